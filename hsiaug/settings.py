@@ -11,15 +11,15 @@ import dataclasses
 import inspect
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
-import pydantic
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Range:
     high: float | None = None
     open_low: bool = False
     open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        high = math.inf if self.high is None else self.high
+        above = self.low < value if self.open_low else self.low <= value
+        return above and (value < high if self.open_high else value <= high)
 
     def __str__(self) -> str:
         if self.high is None:
@@ -128,97 +133,65 @@ def check_value(who: str, name: str, value: Any, hint: Any, range_: Range | None
     return _scalar(value)
 
 
-def not_finite(value: Any, path: str) -> Iterator[str]:
+def leaves(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    """What nested settings hold, each with where it stands."""
+    if isinstance(value, Mapping | list | tuple):
+        for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from leaves(inner, f'{path}.{name}')
+    else:
+        yield path, value
+
+
+def not_finite(settings: Any, path: str) -> list[str]:
     """Where in nested settings a number is NaN or infinite."""
-    if isinstance(value, float | np.floating) and not math.isfinite(value):
-        yield path
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from not_finite(inner, f'{path}.{name}')
-    elif isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
-            yield from not_finite(inner, f'{path}.{number}')
+    return [
+        where
+        for where, value in leaves(settings, path)
+        if isinstance(value, float | np.floating) and not math.isfinite(value)
+    ]
 
 
 def _problem(name: str, value: Any, hint: Any, range_: Range | None) -> str | None:
     """What is wrong with a setting, if anything is."""
-    try:
-        _adapter(hint, range_).validate_python((_plain(value),))
+    if _fits(value, hint, range_):
         return None
-    except pydantic.ValidationError as error:
-        bounds = [
-            e for e in error.errors(include_url=False) if e['loc'] == (0,) and e['type'].startswith(_OUT_OF_RANGE)
-        ]
     choices = _choices(hint)
     if get_origin(choices[0]) is Literal:
         return f'unknown {name} {value!r}; choose from {get_args(choices[0])}'
-    wanted = [_wanted(choice, range_) for choice in choices if choice is not type(None)]
-    if bounds:  # of the right type
-        wanted = [str(_range(int if int in choices else float, range_))]
+    numbers = [choice for choice in choices if choice in (int, float) and _fits(value, choice, ANY)]
+    if numbers:  # of the right type, but out of range
+        wanted = [str(_range(numbers[0], range_))]
+    else:
+        wanted = [_wanted(choice, range_) for choice in choices if choice is not type(None)]
     if type(None) in choices:
         wanted.append('None')
     found = repr(value)
     return f'{name} must be {" or ".join(wanted)}, found {found if len(found) <= 200 else found[:199] + "…"}'
 
 
-_OUT_OF_RANGE = ('greater_than', 'less_than')
-_STRICT = pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True)
-
-
-@cache
-def _adapter(hint: Any, range_: Range | None) -> pydantic.TypeAdapter[tuple[Any]]:
-    """Of a tuple of one, since pydantic takes no configuration for a dataclass alone."""
-    one: Any = tuple[_checkable(hint, range_)]  # type: ignore[misc]
-    try:
-        return pydantic.TypeAdapter(one, config=_STRICT)
-    except pydantic.errors.PydanticUserError:  # an annotation that nothing can be checked against
-        return pydantic.TypeAdapter(tuple[Any])
-
-
-def _checkable(hint: Any, range_: Range | None) -> Any:
-    """An annotation as pydantic is to check it: numbers finite and in their range, all sequences tuples."""
-    if hint in (int, float):
-        within = _range(hint, range_)
-        low, high = (None if bound is None or math.isinf(bound) else bound for bound in (within.low, within.high))
-        limits = pydantic.Field(
-            gt=low if within.open_low else None,
-            ge=None if within.open_low else low,
-            lt=high if within.open_high else None,
-            le=None if within.open_high else high,
-            allow_inf_nan=False if hint is float else None,
-        )
-        return Annotated[hint, limits]
-    origin, args = get_origin(hint), get_args(hint)
+def _fits(value: Any, hint: Any, range_: Range | None) -> bool:
+    """Whether a value is what an annotation says, numbers in their range; where that says nothing, anything is."""
+    value, origin, args = _scalar(value), get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return Union[tuple(_checkable(choice, range_) for choice in args)]  # noqa: UP007
-    if origin in (tuple, list, Sequence):
-        inner = tuple(one if one is Ellipsis else _checkable(one, range_) for one in args)
-        return tuple[inner if origin is tuple else (*inner, ...)]  # type: ignore[misc]
-    if origin is Literal:
-        return Annotated[Any, pydantic.AfterValidator(partial(_one_of, args))]
-    if origin is Mapping:
-        return dict
+        return any(_fits(value, choice, range_) for choice in args)
+    if hint in (int, float):
+        number = isinstance(value, int | hint) and not isinstance(value, bool)
+        return number and (hint is int or abs(value) <= sys.float_info.max) and value in _range(hint, range_)
+    if origin is Literal:  # of which True would be 1
+        return type(value) in map(type, args) and value in args
+    if (origin or hint) in (tuple, list, Sequence):
+        if not isinstance(value, list | tuple | np.ndarray):
+            return False
+        each = args if origin is tuple and Ellipsis not in args else (*args, Any)[:1] * len(value)
+        return len(each) == len(value) and all(_fits(one, of, range_) for one, of in zip(value, each, strict=True))
     if hint is Path or os.PathLike in (hint, origin):
-        return str | pydantic.InstanceOf[os.PathLike]  # type: ignore[type-arg]
-    if dataclasses.is_dataclass(hint):
-        return Annotated[hint, pydantic.InstanceOf()]  # type: ignore[type-arg]
-    return hint
-
-
-def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
-    """One of the choices of a ``Literal``, among which pydantic takes ``true`` for 1."""
-    if type(value) not in map(type, choices) or value not in choices:
-        raise ValueError(f'one of {choices} expected')
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """Scalars and arrays of numpy as Python's, lists as tuples."""
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return tuple(map(_plain, value))
-    return dict(value) if isinstance(value, Mapping) else value
+        return isinstance(value, str | os.PathLike)
+    if (origin or hint) is dict:
+        return isinstance(value, Mapping)
+    try:
+        return isinstance(value, type(None) if hint is None else origin or hint)
+    except TypeError:  # Any, or what nothing can be checked against
+        return True
 
 
 def _as_choice(value: Any, hint: Any) -> Any:
@@ -228,8 +201,15 @@ def _as_choice(value: Any, hint: Any) -> Any:
     return value
 
 
+def _plain(value: Any) -> Any:
+    """Lists and arrays as tuples of plain values."""
+    value = _scalar(value)
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple | np.ndarray) else value
+
+
 def _scalar(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    """Numbers of numpy as Python's."""
+    return value.item() if isinstance(value, np.generic | np.ndarray) and not value.ndim else value
 
 
 def _range(hint: type, range_: Range | None) -> Range:

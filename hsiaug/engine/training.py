@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, distributed, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
 
 from ..datasets.shared import world
 from ..progress import progress_bar
@@ -344,14 +344,9 @@ def matrix_products(precision: Precision) -> Iterator[None]:
 
 def average_gradients(parameters: list[nn.Parameter]) -> None:
     """Replace gradients by their mean over all processes: with equal parts of a batch, that of the whole batch."""
-    _, processes = world()
-    if processes == 1 or not parameters:
-        return
     gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    if (processes := world()[1]) == 1 or not gradients:
+        return
+    flat = parameters_to_vector(gradients)
     distributed.all_reduce(flat)
-    flat /= processes
-    start = 0
-    for gradient in gradients:
-        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
-        start += gradient.numel()
+    vector_to_parameters(flat / processes, gradients)

@@ -10,8 +10,7 @@ from torch import Tensor
 from .. import __version__
 from ..samples import SampleSpec, joined_provenance, require_compatible
 from ..streams import drawn_seed
-from .base import Generator, register
-from .parts import make_part, part_of
+from .base import Generator, make_part, part_of, register
 
 
 @register('augmented')

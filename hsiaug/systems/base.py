@@ -6,7 +6,7 @@ import inspect
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +20,7 @@ from .. import __version__
 from ..functional.devices import sent
 from ..functional.plain import as_trained, plain_torch
 from ..named_configs import near
-from ..records import json_ready
+from ..records import as_record, json_ready
 from ..samples import Kind, Provenance, SampleSpec, SpecMismatchError
 from ..settings import NOT_NEGATIVE, Range, check_arguments, check_value, checked_arguments
 from ..streams import as_seed, stream
@@ -44,7 +44,9 @@ __all__ = [
     'generator_class',
     'load',
     'make_generator',
+    'make_part',
     'own_settings',
+    'part_of',
     'register',
 ]
 
@@ -113,6 +115,25 @@ def cannot_make(name: str, settings: Any) -> str:
     """The beginning of messages about a generator that cannot be made."""
     names = [str(key)[:40] for key in settings][:12] if isinstance(settings, Mapping) else type(settings).__name__
     return f'generator {name!r} cannot be made with settings {names}'
+
+
+@dataclass(frozen=True)
+class Part:
+    """A generator within another, as its settings name it."""
+
+    type: str
+    settings: dict[str, Any]
+
+
+def make_part(spec: SampleSpec, part: Mapping[str, Any]) -> Generator:
+    """A generator within another, unfitted."""
+    named = as_record(Part, part, 'a part of a generator')
+    return make_generator(named.type, spec, named.settings)
+
+
+def part_of(generator: Generator) -> dict[str, Any]:
+    """How the settings of another generator name this one."""
+    return asdict(Part(generator.type_name, generator.settings))
 
 
 def own_settings(names: Mapping[str, Any], given: tuple[str, ...] = ('spec',)) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from torch.nn.functional import one_hot
 
 from ..functional.devices import sent
 from ..samples import SampleSpec, joined_provenance, require_compatible
-from .base import Generator, TrainingData, register
-from .parts import make_part, part_of
+from .base import Generator, TrainingData, make_part, part_of, register
 
 
 @register('ensemble')

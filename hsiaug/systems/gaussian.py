@@ -16,6 +16,7 @@ from ..functional.scaling import band_weight
 from ..samples import SampleSpec
 from ..settings import COUNT
 from .base import Generator, TrainingData, register
+from .training_data import require_classes
 
 
 @register('gaussian')
@@ -47,15 +48,14 @@ class ClassGaussian(Generator):
     @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Fit the mixtures; nothing is iterated but the EM of more than one component."""
+        require_classes('ClassGaussian', data)
         x, y = data.x.double().numpy(), data.y.numpy()
         scale = max(float(x.std()), 1e-12)  # conditioning: radiance counts and reflectances alike
         means, residuals, weights, owners = [], [], [], []
         for label in range(self.spec.num_classes):
             mine = x[y == label]
-            if len(mine) == 0:
-                if self.spec.classes[label] in self.spec.uncounted:
-                    continue
-                raise ValueError(f'ClassGaussian: no training spectrum of class {label} ({self.spec.classes[label]})')
+            if len(mine) == 0:  # ignored
+                continue
             component = self._assign(mine / scale, seed)
             for j in np.unique(component):
                 part = mine[component == j]

@@ -26,6 +26,7 @@ from torch.nn.modules.module import (
 from .. import __version__
 from ..records import as_record, checksum, in_markdown, read_json
 from ..samples import Provenance, SampleSpec
+from ..settings import leaves
 from .buffers import BufferedModule
 
 M = TypeVar('M', bound=BufferedModule)
@@ -190,7 +191,9 @@ def require_fit(make: Callable[[], BufferedModule], config: SavedConfig, file: P
     values = sum(tensor.numel() for tensor in state.values())
     if config.spec.bands > values:
         raise CheckpointError(f'{file} does not fit its config, whose samples have {config.spec.bands} bands')
-    if (largest := max(_whole_numbers(config.settings), default=0)) > LARGEST_SETTING + values:
+    # Widths, depths and lengths set the sizes of lists before there are weights.
+    numbers = [abs(value) for _, value in leaves(config.settings) if isinstance(value, int)]
+    if (largest := max(numbers, default=0)) > LARGEST_SETTING + values:
         raise CheckpointError(f'{file} does not fit its config, of whose settings one is {largest}')
     try:
         with torch.device('meta'), _parts_at_most(1000 + 20 * len(state)):
@@ -199,15 +202,6 @@ def require_fit(make: Callable[[], BufferedModule], config: SavedConfig, file: P
         # One that looks at its tensors while it is made can't be made without memory; it is made with.
         if 'meta tensor' not in str(error):
             raise
-
-
-def _whole_numbers(settings: Any) -> Iterator[int]:
-    """Those in nested settings: widths, depths and lengths, which set the sizes of lists before there are weights."""
-    if isinstance(settings, int):
-        yield abs(settings)
-    elif isinstance(settings, dict | list | tuple):
-        for inner in settings.values() if isinstance(settings, dict) else settings:
-            yield from _whole_numbers(inner)
 
 
 def load_state(module: BufferedModule, state: dict[str, Tensor], config: SavedConfig, file: Path) -> None:

@@ -99,6 +99,16 @@ def require_samples(who: str, data: TrainingData, labelled: bool = True) -> None
     require_finite_samples(data.x, what, parts)
 
 
+def require_classes(who: str, data: TrainingData) -> None:
+    """Refuse data without any sample of a class, which could not be learnt; the ignored one may be lacking."""
+    there = set(data.y.unique().tolist())
+    missing = [name for k, name in enumerate(data.spec.classes) if k not in there and name not in data.spec.uncounted]
+    if missing:
+        raise ValueError(
+            f'{who}: no training sample of {missing[:8]} to learn from; leave these classes out of the spec'
+        )
+
+
 def require_images(who: str, data: TrainingData, *kinds: Kind) -> None:
     """Refuse data of other kinds, or none at all, and what :func:`require_samples` refuses."""
     spec = data.spec

@@ -89,3 +89,13 @@ def test_samples_are_those_of_the_spec() -> None:
     generator.spec = replace(generator.spec, bands=7)  # as an edited config.json says
     with pytest.raises(SpecMismatchError, match=r'makes images of \(5,\), its spec says \(7,\)'):
         generator.sample(2)
+
+
+@pytest.mark.parametrize('kind', ['gaussian', 'spectral_gan', 'patch_gan'])
+def test_a_class_that_is_ignored_may_be_lacking(kind: str) -> None:
+    data = toy_training('scene', 20) if kind == 'patch_gan' else spectra()
+    counts, settings = data.y > 0, {} if kind == 'gaussian' else {'iterations': 2, 'calibrate': True}
+    rest = replace(data, spec=replace(data.spec, ignore_index=0), x=data.x[counts], y=data.y[counts])
+    assert fit_generator(kind, rest, settings).sample(20, seed=0)['label'].unique().tolist() == [1, 2]
+    with pytest.raises(ValueError, match=r"no training sample of \['\w+'\] to learn from"):
+        fit_generator(kind, replace(rest, spec=data.spec), settings)

@@ -264,7 +264,7 @@ def test_mistakes(pairs: TrainingData) -> None:
         PatchGAN(SampleSpec('scene', 2, ('a',), size=(8, 8)), dims=3)
     with pytest.raises(ValueError, match="unknown loss 'hinge'"):
         PatchGANConfig(loss='hinge')  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no training patch of \\['b'\\]"):
+    with pytest.raises(ValueError, match="no training sample of \\['b'\\]"):
         train_patch_gan(replace(pairs, y=torch.where(pairs.y == 1, 2, pairs.y)), TINY)
     with pytest.raises(ValueError, match="'patch_gan' cannot be made with settings"):
         fit_generator('patch_gan', pairs, {'depth': 3})

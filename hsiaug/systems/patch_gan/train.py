@@ -24,7 +24,7 @@ from ...streams import seeded
 from ..base import TrainingData
 from ..pictures import Pictures
 from ..training import trains
-from ..training_data import require_images
+from ..training_data import require_classes, require_images
 from .model import PatchCritic, PatchGAN, Upsampling
 
 CHECKPOINT_FILE = 'training.safetensors'
@@ -160,9 +160,8 @@ def train_patch_gan(data: TrainingData, config: PatchGANConfig | None = None, ru
         data = replace(data, spec=spec, x=x, y=y)
     data = replace(data, unlabelled=data.x[:0])  # the critic is given the class of each
     require_images('a patch GAN', data, 'scene', 'segmentation')  # of which patches were cut
-    missing = [data.spec.classes[k] for k in range(data.spec.num_classes) if not (data.y == k).any()]
-    if config.conditional and missing:
-        raise ValueError(f'no training patch of {missing}: the GAN cannot learn them; leave them out of the spec')
+    if config.conditional:
+        require_classes('a patch GAN', data)
     identity = identity_of(config, run.seed, split=data.split_name, patches=len(data.x))
     with seeded(run.seed):
         generator = PatchGAN(data.spec, **PatchGAN.settings_in(config))

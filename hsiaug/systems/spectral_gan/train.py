@@ -31,6 +31,7 @@ from ..base import Generator, TrainingData
 from ..ensemble import Ensemble
 from ..pictures import Pictures
 from ..training import trains
+from ..training_data import require_classes
 from .model import Calibration, Space, SpectralGAN
 
 CHECKPOINT_FILE = 'training.safetensors'
@@ -40,6 +41,10 @@ CHECKPOINT_FILE = 'training.safetensors'
 class SpectralGANConfig:
     """Setting of a training. The defaults are short; :meth:`paper` is the published setting.
 
+    ``noise_dim``, ``hidden``, ``layers``, ``space``, ``components``, ``conditional`` and ``calibration`` are those of
+    the generator, :class:`~hsiaug.systems.spectral_gan.SpectralGAN`; all three networks have the same hidden layers,
+    and without classes there is no classifier.
+
     Args:
         iterations: generator steps.
         critic_steps: steps of critic and classifier per generator step.
@@ -48,15 +53,8 @@ class SpectralGANConfig:
         lr: learning rate.
         penalty: weight of the gradient penalty.
         class_weight: weight of the classifier's penalty on the generator.
-        noise_dim: length of the noise vector.
-        hidden: width of all three networks.
-        layers: hidden layers of all three networks.
-        space: ``'unit'`` (the paper's) or ``'pca'``, see :class:`~.model.SpectralSpace`.
-        components: principal components of the space ``'pca'``.
-        conditional: False trains generator and critic alone, without labels.
         ema: decay of the exponential moving average of the generator's weights; 0 for none.
         calibrate: match moments of each class after training, see :meth:`SpectralGAN.calibrate`.
-        calibration: which, of the codes: ``'joint'`` means and covariances, ``'marginal'`` means and deviations.
         select_every: every ``select_every`` iterations the distance to the validation part is measured, and the best
             generator is kept; 0 keeps the last.
         semi_supervised: the critic also sees unlabelled pixels of the training area.
@@ -213,10 +211,8 @@ def _require_trainable(data: TrainingData, config: SpectralGANConfig) -> None:
         raise ValueError("the spec has no classes; give it one for data without labels, such as ('unlabelled',)")
     if config.conditional and len(data.y) == 0:
         raise ValueError('a conditional spectral GAN needs labelled spectra; set conditional=False to train without')
-    counts = torch.bincount(data.y, minlength=data.spec.num_classes)
-    if config.conditional and (counts == 0).any():
-        missing = [data.spec.classes[k] for k in torch.nonzero(counts == 0).flatten().tolist()]
-        raise ValueError(f'no labelled spectra of {missing}: the GAN cannot learn them; leave them out of the spec')
+    if config.conditional:
+        require_classes('a spectral GAN', data)
     for name in ('x', 'unlabelled'):
         require_finite_samples(getattr(data, name), f'{name} spectra', 'pixels or bands')
     if config.select_every:
@@ -249,8 +245,7 @@ def train_spectral_gan(
     training = SpectralGANTraining(data, config, run.seed, run.device)
     digest, device = digest_of(data.x, data.y, data.unlabelled), torch.device(run.device).type
     identity = identity_of(config, run.seed, ('lr', 'members'), split=data.split_name, data=digest, device=device)
-    if run.folder is not None:
-        training.preview = Pictures(data, Path(run.folder))
+    training.preview = Pictures(data, run.folder)
     training.complete(run, CHECKPOINT_FILE, identity, keep)
     generator, best = training.result(), training.best
     if best is not None and best.found:
