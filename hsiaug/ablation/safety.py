@@ -67,7 +67,7 @@ def non_inferiority(comparisons: Sequence[PairedComparison], margin: float = 0.5
         if comparison.n < 2:
             return 1.0
         above = comparison.mean + margin
-        if comparison.interval[0] == comparison.interval[1]:  # no variance
+        if comparison.sd == 0:
             return 0.0 if above > 0 else 1.0
         return float(stats.t.sf(above / (comparison.sd / math.sqrt(comparison.n)), comparison.n - 1))
 

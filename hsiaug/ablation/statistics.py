@@ -7,6 +7,7 @@ with enough seeds for a claim, corrected by Holm; everything else is exploratory
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -70,26 +71,19 @@ def paired_comparison(
         raise ValueError('paired measurements must be finite; a cell without a result has no pair')
     # Values equal up to rounding are ties: sign flips would count a difference of 1e-17.
     d = np.where(np.isclose(a, b, rtol=1e-12, atol=0), 0.0, a - b)
-    n, mean, sd = len(d), float(d.mean()), float(d.std(ddof=1)) if len(d) > 1 else float('nan')
-    nothing = (float('nan'), float('nan'))
-    # Differences equal up to rounding have no variance.
-    if n > 1 and sd <= 1e-12 * max(1.0, float(np.abs(a).max())):
-        interval = bca = (mean, mean)
-        corrected = nothing if test_train_ratio is None else (mean, mean)
-    elif n > 1:
-        _, interval = mean_interval(d)
+    n, mean, sd = len(d), float(d.mean()), _standard_deviation(d)
+    if sd <= 1e-12 * max(1.0, float(np.abs(a).max())):
+        sd = 0.0  # differences equal up to rounding have no variance
+    interval = bca = _interval(mean, sd / n**0.5, n - 1)
+    if sd > 0:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # degenerate resamples of very few pairs
             found = stats.bootstrap(
                 (d,), np.mean, confidence_level=CONFIDENCE, method='BCa', n_resamples=9999, rng=np.random.default_rng(0)
             )
         bca = float(found.confidence_interval.low), float(found.confidence_interval.high)
-        corrected = nothing
-        if test_train_ratio is not None:
-            wide = _half(n - 1) * sd * (1 / n + test_train_ratio) ** 0.5
-            corrected = (mean - wide, mean + wide)
-    else:
-        interval = bca = corrected = nothing
+    ratio = math.nan if test_train_ratio is None else test_train_ratio
+    corrected = _interval(mean, sd * (1 / n + ratio) ** 0.5, n - 1)
     return PairedComparison(
         n, mean, sd, interval, bca, corrected, sign_flip_p(d), int((d > 0).sum()), int((d < 0).sum())
     )
@@ -105,19 +99,22 @@ def compare_cells(cells: Mapping[int, Row], base: Mapping[int, Row], metric: str
     return paired_comparison(a, b, float(np.mean(sizes)))
 
 
-def _half(freedom: float) -> float:
-    """Half an interval by Student's t, in standard errors."""
-    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
+def _standard_deviation(values: np.ndarray) -> float:
+    """NaN of one value alone."""
+    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+
+def _interval(mean: float, standard_error: float, freedom: float) -> Interval:
+    """Student's t interval around a mean; NaN if its standard error is."""
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * standard_error
+    return mean - half, mean + half
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, Interval]:
     """Mean of values and its 95 % interval by Student's t; NaN ends of one value alone."""
     d = np.asarray(values, dtype=np.float64)
     mean = float(d.mean())
-    if len(d) < 2:
-        return mean, (float('nan'), float('nan'))
-    half = float(_half(len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5)
-    return mean, (mean - half, mean + half)
+    return mean, _interval(mean, _standard_deviation(d) / len(d) ** 0.5, len(d) - 1)
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
@@ -267,15 +264,11 @@ def mean_of_means(comparisons: Sequence[PairedComparison]) -> tuple[float, Inter
     Biometrics Bulletin 2, 1946.
     """
     mean = float(np.mean([c.mean for c in comparisons]))
-    if any(c.n < 2 for c in comparisons):
-        return mean, (float('nan'), float('nan'))
     variances = np.array([c.sd**2 / c.n for c in comparisons])
     total = float(variances.sum())
-    if total == 0:
-        return mean, (mean, mean)
-    freedom = total**2 / float(np.sum(variances**2 / [c.n - 1 for c in comparisons]))
-    half = _half(freedom) * total**0.5 / len(comparisons)
-    return mean, (mean - half, mean + half)
+    # Without any variance, the interval is the mean.
+    freedom = total**2 / float(np.sum(variances**2 / [c.n - 1 for c in comparisons])) if total else 1.0
+    return mean, _interval(mean, total**0.5 / len(comparisons), freedom)
 
 
 def pooled(table: Sequence[Summary]) -> dict[tuple[str, str, str], Pooled]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
+from sklearn.metrics import recall_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import SVC
 from torch import Tensor
@@ -162,10 +163,7 @@ def _compare(real: _Side, fake: _Side, alignment: float) -> PatchFidelity:
         msad=float(angles.nanmean()),
         msad_per_class=tuple(angles.tolist()),
         std_ratio=float((fake.std.mean(dim=1) / real.std.mean(dim=1)).nanmedian()),
-        precision=near.precision,
-        recall=near.recall,
-        density=near.density,
-        coverage=near.coverage,
+        **asdict(near),
         class_share_error=total_variation(real.shares, fake.shares),
         cooccurrence_error=total_variation(real.neighbours, fake.neighbours),
         alignment=alignment,
@@ -218,15 +216,14 @@ def class_pixels(
 
 def _alignment(classifier: Pipeline, test: Pair, fake: Pair, spec: SampleSpec, seed: int) -> float:
     """Mean class recall on synthetic over that on test pairs, over the classes that both hold."""
-    recalls = []
-    for pair in (test, fake):
-        spectra, labels = class_pixels(pair, spec.num_classes, spec.ignore_index, _SCORE, seed)
-        right = classifier.predict(spectra) == labels if len(spectra) else np.zeros(0)
-        recalls.append({label: float(right[labels == label].mean()) for label in np.unique(labels).tolist()})
-    on_test, on_fake = recalls
-    both = sorted(set(on_test) & set(on_fake))
-    expected = sum(on_test[label] for label in both)
-    return sum(on_fake[label] for label in both) / expected if expected else math.nan
+    sides = [class_pixels(pair, spec.num_classes, spec.ignore_index, _SCORE, seed) for pair in (fake, test)]
+    both = np.intersect1d(sides[0][1], sides[1][1])
+    if not len(both):
+        return math.nan
+    on_fake, on_test = (
+        recall_score(labels, classifier.predict(spectra), labels=both, average='macro') for spectra, labels in sides
+    )
+    return float(on_fake / on_test) if on_test else math.nan
 
 
 def _check(name: str, pair: Pair, spec: SampleSpec) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_stat_scores, multiclass_confusion_matrix
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,9 @@ def accuracies(predicted: Tensor, target: Tensor, num_classes: int) -> Accuracie
         ValueError: if the shapes differ, there are no labels, or one is not an integer in [0, K).
     """
     matrix = _confusion('accuracies', *counting(predicted, target, None, 'accuracies'), num_classes)
-    total, right = matrix.sum(), matrix.diagonal().sum()
-    oa = float(right / total)
+    oa = float(matrix.trace() / matrix.sum())
     recall = matrix.diagonal() / matrix.sum(dim=1)
-    chance = float((matrix.sum(dim=0) * matrix.sum(dim=1)).sum() / total**2)
+    chance = float((matrix.sum(dim=0) @ matrix.sum(dim=1)) / matrix.sum() ** 2)
     kappa = (oa - chance) / (1 - chance) if chance < 1 else 0.0
     return Accuracies(oa, float(recall.nanmean()), kappa, tuple(recall.tolist()))
 
@@ -102,14 +100,13 @@ def segmentation_scores(
     """
     predicted, target = counting(predicted, target, ignore_index, 'segmentation_scores')
     matrix = _confusion('segmentation_scores', predicted, target, num_classes, ignore_index)
-    right, both = matrix.diagonal(), matrix.sum(dim=0) + matrix.sum(dim=1)
-    iou, f1 = right / (both - right), 2 * right / both
+    iou, f1 = _overlaps(matrix)
     if ignore_index is not None and 0 <= ignore_index < num_classes:
         iou[ignore_index] = f1[ignore_index] = float('nan')
     return SegmentationScores(
         float(iou.nanmean()),
         float(f1.nanmean()),
-        float(right.sum() / matrix.sum()),
+        float(matrix.trace() / matrix.sum()),
         tuple(iou.tolist()),
         tuple(f1.tolist()),
     )
@@ -150,15 +147,20 @@ def change_scores(predicted: Tensor, target: Tensor, ignore_index: int | None = 
                 f'change_scores: {name} masks hold 0 for unchanged and 1 for changed, found {sorted(found)[:8]}; '
                 f'subtract 1 from masks of 1 and 2; is ignore_index={ignore_index} the value of pixels without a label?'
             )
-    hits, false, quiet, missed, _ = binary_stat_scores(predicted, target, validate_args=False).to(torch.float64)
-    iou = torch.stack([hits, quiet]) / (torch.stack([hits, quiet]) + false + missed)
-    f1 = 2 * iou / (1 + iou)
+    matrix = _confusion('change_scores', predicted.long(), target.long(), 2, ignore_index)
+    (iou, f1), hits = _overlaps(matrix), matrix[1, 1]
     return ChangeScores(
-        float(f1[0]),
-        float(iou[0]),
-        float(hits / (hits + false)),
-        float(hits / (hits + missed)),
+        float(f1[1]),
+        float(iou[1]),
+        float(hits / matrix[:, 1].sum()),
+        float(hits / matrix[1].sum()),
         float(iou.nanmean()),
         float(f1.nanmean()),
-        float((hits + quiet) / len(target)),
+        float(matrix.trace() / matrix.sum()),
     )
+
+
+def _overlaps(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and F1 (K,) of classes, from counts (K, K); NaN for a class that does not occur."""
+    right, both = matrix.diagonal(), matrix.sum(dim=0) + matrix.sum(dim=1)
+    return right / (both - right), 2 * right / both

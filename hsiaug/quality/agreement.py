@@ -78,7 +78,7 @@ class AgreementGate(Gate):
             known = target.where(counts & ~held, _UNKNOWN)
             if not (known >= 0).any():
                 continue
-            classifier = train_classifier(data.x, known, spec, self.config, seed + fold)
+            classifier = _train(data.x, known, spec, self.config, seed + fold)
             rows = held.flatten(1).any(dim=1) if held.ndim > 1 else held
             judged = held & counts
             learnt = torch.isin(torch.arange(spec.num_classes), known.unique())
@@ -163,9 +163,8 @@ def _losses(classifier: Classifier, image: Tensor, wanted: Tensor) -> Tensor:
 # --- the networks -----------------------------------------------------------------------------------------------------
 
 
-def train_classifier(image: Tensor, target: Tensor, spec: SampleSpec, config: Config, seed: int) -> Classifier:
+def _train(image: Tensor, target: Tensor, spec: SampleSpec, config: Config, seed: int) -> Classifier:
     """Train a network on (N, ...) real images and classes, which are negative where a label is unknown."""
-    _require_suitable(config, spec)
     if isinstance(config, ClassifierConfig):
         return _train_spectral(image, target, spec, config, seed)
     some = (target >= 0).flatten(1).any(dim=1) if target.ndim > 1 else target >= 0
@@ -177,8 +176,11 @@ def train_classifier(image: Tensor, target: Tensor, spec: SampleSpec, config: Co
 
 
 def _require_suitable(config: Config, spec: SampleSpec) -> None:
-    by_pixel = spec.target_key == 'mask' or spec.size is None
-    if not by_pixel or not isinstance(config, ClassifierConfig | task_of(spec).config):
+    if spec.kind == 'scene':
+        raise ValueError(
+            "AgreementGate: it judges pixels, and cannot be used for samples of kind 'scene', of one label"
+        )
+    if not isinstance(config, ClassifierConfig | task_of(spec).config):
         raise ValueError(
             f'AgreementGate: a {type(config).__name__} cannot be used for samples of kind {spec.kind!r}; spectra, '
             'patches with masks and pairs of dates take a ClassifierConfig, such patches a SegmenterConfig, pairs of '

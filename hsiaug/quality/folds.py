@@ -18,7 +18,7 @@ from ..scenes import Scene, Split
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchSplit
 from ..scenes.splits import spectral_duplicates
-from ..scenes.windows import block_numbers, covered_pixels
+from ..scenes.windows import block_numbers, covered_pixels, window_sums
 from ..settings import Range, check_value
 
 Regions = Literal['auto', 'groups', 'blocks', 'samples']
@@ -127,10 +127,8 @@ def _window_folds(
     for k in range(folds):
         inside = of_window == k
         held = covered_pixels(corners[inside], split.size, split.shape)
-        clear, of_pool = (
-            np.array([not held[r : r + split.size, c : c + split.size].any() for r, c in places.tolist()], dtype=bool)
-            for places in (corners, split.unlabelled)
-        )
+        shared = window_sums(held[None], split.size)[0]
+        clear, of_pool = (shared[tuple(places.T)] == 0 for places in (corners, split.unlabelled))
         if not (clear & in_train).any():
             raise ValueError(
                 f'fold_splits: every training window of scene {scene.name!r} shares pixels with fold {k}; use larger '

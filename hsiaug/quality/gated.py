@@ -277,12 +277,9 @@ def fit_gates(
     fitted: list[Gate] = []
     missing = {}
     for kind in kinds:
-        if kind is AgreementGate and data.spec.kind == 'scene':
-            missing[kind.name] = 'it looks at pixels, and whole images have one label'
-            continue
         try:
             fitted.append(kind(false_alarm).fit(data, regions, seed))
-        except ValueError as error:  # too few bands or regions
+        except ValueError as error:  # too few bands or regions, or a kind of samples that it cannot judge
             missing[kind.name] = str(error)
     return Gates(fitted) if fitted else None, missing
 

@@ -18,6 +18,7 @@ import numpy as np
 from ..ratio import require_ratio
 from ..settings import ANY, Range, check_settings, check_value
 from ..streams import stream_seed
+from ..tasks.base import finite
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,8 @@ class RatioChoice:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary; an infinite standard error is null."""
-        found = dataclasses.asdict(self)
-        for standing in found['standings']:
-            if math.isinf(standing['standard_error']):
-                standing['standard_error'] = None
-        return {**found, 'standings': list(found['standings'])}
+        found: dict[str, Any] = finite(dataclasses.asdict(self))
+        return found
 
     def __str__(self) -> str:
         """The choice and its reason, in one line."""

@@ -144,7 +144,7 @@ class Task(ABC):
 
     def predict(self, model: Any, image: Tensor) -> Tensor:
         """Targets of images by a trained model, on the CPU."""
-        return predict(model, image, 64)
+        return predict(model, image)
 
     def score(self, predicted: Tensor, target: Tensor, spec: SampleSpec) -> Record:
         """:attr:`metrics` and ``per_class``; of labels, accuracies and the recall of each class."""

@@ -20,7 +20,7 @@ from ..scenes import Split, Splitter
 from ..settings import POSITIVE, check_value
 from ..systems import Generator, TrainingData
 from ..systems.abilities import Interpolates
-from ..trainers.classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
+from ..trainers.classifier import ClassifierConfig, LinearSVM, train_nn1d
 from .base import Comparison, Fidelity, Task, balanced, on_cpu, thinned, whole
 from .downstream import Downstream, Record
 
@@ -106,7 +106,7 @@ class Spectra(Task):
 
     def predict(self, model: Any, image: Tensor) -> Tensor:
         """Labels (n,)."""
-        return model.predict(image) if isinstance(model, LinearSVM) else predict(model, image)
+        return model.predict(image) if isinstance(model, LinearSVM) else super().predict(model, image)
 
     def standard_error(self, score: float, count: int) -> float:
         """Binomial, of the overall accuracy."""

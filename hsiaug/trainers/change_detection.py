@@ -120,6 +120,6 @@ def training_loss(model: nn.Module, image: Tensor, mask: Tensor, *rest: Any) -> 
     return change_loss(model(image).float(), mask, *rest)
 
 
-def predict_changes(model: nn.Module, image: Tensor, batch_size: int = 64) -> Tensor:
+def predict_changes(model: nn.Module, image: Tensor, batch_size: int | None = None) -> Tensor:
     """(N, 1, H, W) int64 predicted changes of (N, 2, C, H, W) images, on the CPU."""
     return predict(model, image, batch_size)[:, None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from ..functional.scaling import BandScaler
 from ..models.nn1d import NN1D, Scaling
 from ..settings import POSITIVE, SHARE, Range, check_settings
 from ..streams import seeded
-from .supervised import Supervised, supervision
+from .supervised import Supervised, require_trainable, supervision
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,7 @@ def train_nn1d(
     with seeded(seed, device):
         model = NN1D(spec.bands, spec.num_classes, config.hidden, config.layers, config.dropout, config.scaling)
         everything = fetch(real, np.arange(len(real)))
-        if not 0 <= int((labels := everything['label']).min()) <= int(labels.max()) < spec.num_classes:
-            raise ValueError(
-                f'train_nn1d: labels must lie in [0, {spec.num_classes}), found [{int(labels.min())}, '
-                f'{int(labels.max())}]; leave spectra without a class out'
-            )
+        require_trainable(everything, spec)
         model.scaler.fit(everything['image'], everything['label'])
         model = model.to(device)
         optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -119,7 +114,10 @@ def train_nn1d(
             losses = cross_entropy(logits, target, reduction='none', label_smoothing=config.label_smoothing)
             return (weight * losses).sum() / weight.sum().clamp_min(1e-12)
 
-        keep = partial(supervision, key='label', synthetic_weight=config.synthetic_weight)
+        def keep(batch: dict[str, Any]) -> Batch:
+            require_trainable(batch, spec)
+            return supervision(batch, 'label', config.synthetic_weight)
+
         stream = Stream(dataset, spec, seed, device, keep, report)
         size, steps = config.batch_size, config.steps
         training = Supervised('nn1d', model, optimiser, stream, size, steps, Cosine(), loss_of, 'lr', replayable=True)
@@ -128,9 +126,12 @@ def train_nn1d(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, image: Tensor, batch_size: int = 8192) -> Tensor:
-    """(N,) predicted labels of (N, C) spectra, or (N, H, W) of images, on the CPU."""
-    device = next(model.parameters()).device
+def predict(model: nn.Module, image: Tensor, batch_size: int | None = None) -> Tensor:
+    """Predicted classes on the CPU: (N,) of (N, C) spectra and of labelled images, (N, H, W) of images with masks.
+
+    By default, 8192 spectra or 64 images are processed at a time.
+    """
+    device, batch_size = next(model.parameters()).device, batch_size or (8192 if image.ndim == 2 else 64)
     return torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in image.split(batch_size)])
 
 

@@ -28,14 +28,11 @@ from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, check_settings
 from ..streams import seeded
 from .augmentation import Augmentation, augmentation
 from .classifier import predict
-from .supervised import Prepared, Supervised, supervision
+from .supervised import TRAINERS, Supervised, require_trainable, supervision
 
 N = TypeVar('N', bound='Standardised')
 Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Weights = tuple[Tensor | None, Tensor | None]
-_TRAINERS = {
-    'segmentation': 'train_segmenter', 'change': 'train_change_detector', 'scene': 'train_scene_classifier',
-}  # fmt: skip
 
 
 class Standardised(nn.Module):
@@ -163,7 +160,7 @@ def train_images(
         )
 
         def keep(batch: dict[str, Any]) -> Batch:
-            _require_trainable(batch, spec)
+            require_trainable(batch, spec)
             kept = supervision(batch, spec.target_key, getattr(config, 'synthetic_weight', 1.0))
             return kept | {key: batch[key] for key in ('synthetic',) if key in batch}
 
@@ -182,14 +179,14 @@ def train_images(
         if config.keep_best:
             if val is None or len(val) == 0:  # type: ignore[arg-type]
                 raise ValueError(
-                    f'{_TRAINERS[spec.kind]}: keep_best={config.keep_best} keeps the weights that validate best, and '
+                    f'{TRAINERS[spec.kind]}: keep_best={config.keep_best} keeps the weights that validate best, and '
                     'there are no validation samples; give val, or keep_best=0'
                 )
             score = partial(validation_score, network, fetch(val, np.arange(len(val))), spec)  # type: ignore[arg-type]
-        batches, schedule = Prepared(Stream(dataset, spec, seed, device, keep), prepared), Polynomial(config.warmup)
+        batches, schedule = Stream(dataset, spec, seed, device, keep), Polynomial(config.warmup)
         Supervised(
             vars(config)['model'], network, optimiser, batches, config.batch_size, config.steps, schedule, loss_of,
-            'learning_rate', score, config.keep_best, config.replayable,
+            'learning_rate', score, config.keep_best, config.replayable, prepared,
         ).run(Run())  # fmt: skip
     return drop_auxiliary_bn(network.eval())
 
@@ -197,7 +194,7 @@ def train_images(
 def validation_score(network: nn.Module, batch: dict[str, Any], spec: SampleSpec) -> float:
     """mIoU, F1 of change or accuracy of a network in evaluation mode on samples in the contract."""
     target = batch[spec.target_key]
-    predicted = predict(network, batch['image'], 64).reshape(target.shape)
+    predicted = predict(network, batch['image']).reshape(target.shape)
     if spec.kind == 'scene':
         return float((predicted == target).float().mean())
     if spec.kind == 'change':
@@ -208,7 +205,7 @@ def validation_score(network: nn.Module, batch: dict[str, Any], spec: SampleSpec
 
 def _require_images(dataset: Any, config: ImageTraining[N]) -> SampleSpec:
     """What a dataset holds, if it can be trained on."""
-    spec, who = getattr(dataset, 'spec', None), _TRAINERS[config.kind]
+    spec, who = getattr(dataset, 'spec', None), TRAINERS[config.kind]
     if not isinstance(spec, SampleSpec) or spec.kind != config.kind:
         raise ValueError(
             f'{who}: a dataset with a spec of kind {config.kind!r} expected, found {type(dataset).__name__} '
@@ -232,16 +229,16 @@ def fit_scaling(scaler: SpectralScaler, dataset: Any, spec: SampleSpec, weigh_cl
     real: Any = dataset.real if isinstance(dataset, MixedDataset) else dataset
     stride = -(-len(real) * spec.sample_bytes // HELD_BYTES)
     batch = fetch(real, np.arange(0, len(real), stride))
-    _require_trainable(batch, spec)
+    require_trainable(batch, spec)
     target = batch[spec.target_key]
     counted = target if spec.ignore_index is None else target[target != spec.ignore_index]
     if counted.numel() == 0:
-        raise ValueError(f'{_TRAINERS[spec.kind]}: every pixel of {len(target)} real patches is ignored')
+        raise ValueError(f'{TRAINERS[spec.kind]}: every pixel of {len(target)} real patches is ignored')
     pixels = torch.bincount(counted.reshape(-1), minlength=spec.num_classes).float()
     # Synthetic changes can stand in for real ones, but not where real ones are to weigh them.
     if spec.kind == 'change' and not pixels[1:].any() and (weigh_classes or (real is dataset and stride == 1)):
         raise ValueError(
-            f'{_TRAINERS[spec.kind]}: no pixel of {len(target)} real pairs has changed; check the masks, or mix '
+            f'{TRAINERS[spec.kind]}: no pixel of {len(target)} real pairs has changed; check the masks, or mix '
             "in synthetic changes with class_weights='none'"
         )
     scaler.fit(batch['image'].movedim(-3, -1).reshape(-1, spec.bands))
@@ -249,21 +246,3 @@ def fit_scaling(scaler: SpectralScaler, dataset: Any, spec: SampleSpec, weigh_cl
         return None
     weights = pixels.clamp_min(1).rsqrt() * (pixels > 0)  # a class without a pixel has nothing to weigh
     return weights / (weights * pixels).sum() * pixels.sum()
-
-
-def _require_trainable(batch: dict[str, Tensor], spec: SampleSpec) -> None:
-    """What would end in NaN, or in an assertion on the device, is said here."""
-    bad = int((~torch.isfinite(batch['image']).flatten(1).all(dim=1)).sum())
-    if bad:
-        raise ValueError(
-            f'{_TRAINERS[spec.kind]}: {bad} of {len(batch["image"])} patches hold values that are not finite; fill them'
-        )
-    key = spec.target_key
-    pixels = key == 'mask' and spec.ignore_index is not None  # a sample of one label counts
-    target = batch[key][batch[key] != spec.ignore_index] if pixels else batch[key]
-    if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < spec.num_classes:
-        raise ValueError(
-            f'{_TRAINERS[spec.kind]}: {key} classes must lie in [0, {spec.num_classes})'
-            f'{f" or be ignore_index={spec.ignore_index}" if pixels else ""}, found [{int(target.min())}, '
-            f'{int(target.max())}]'
-        )

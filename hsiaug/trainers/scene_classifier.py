@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..models.scene_classifiers import SceneModel, scene_classifier
@@ -52,6 +52,7 @@ class SceneClassifierConfig(ImageTraining[Standardised]):
 
 
 train_scene_classifier = train_images
+predict_scenes = predict
 
 
 def scene_loss(
@@ -69,8 +70,3 @@ def scene_loss(
     else:  # a mean, whatever the weights
         each = weight * (class_weights[target] if target.ndim == 1 else target @ class_weights)
     return (losses * weight).sum() / each.sum().clamp_min(1e-12)
-
-
-def predict_scenes(model: nn.Module, image: Tensor, batch_size: int = 256) -> Tensor:
-    """(N,) int64 predicted labels of (N, C, H, W) images, on the CPU."""
-    return predict(model, image, batch_size)

@@ -72,6 +72,7 @@ class SegmenterConfig(ImageTraining[Segmenter]):
 
 
 train_segmenter = train_images
+predict_masks = predict
 
 
 def training_loss(
@@ -93,8 +94,3 @@ def training_loss(
     if edges:
         loss = loss + edge_weight * edge_loss(edges, mask, ignore_index, sample_weights)
     return loss, logits
-
-
-def predict_masks(model: nn.Module, image: Tensor, batch_size: int = 64) -> Tensor:
-    """(N, H, W) int64 predicted classes of (N, ..., C, H, W) images, on the CPU."""
-    return predict(model, image, batch_size)

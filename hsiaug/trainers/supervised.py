@@ -12,16 +12,18 @@ from torch import Tensor, nn
 from ..engine import Best, Run, Training
 from ..engine.schedules import Schedule
 from ..engine.stream import Batch
+from ..samples import Kind, SampleSpec
 
 
 class Supervised(Training):
     """Training of a network by this process alone, whoever else trains, to be run under :func:`seeded`.
 
     Dropout draws from torch's global generators, as do augmentations. ``batches`` are such as a
-    :class:`~hsiaug.engine.Stream`, and ``loss_of`` is the mean loss of one; ``replayable``, whether it asks nothing of
-    the host, see :class:`~hsiaug.engine.Training`. ``name`` and ``rate_setting``, that of the learning rate
-    among the settings, are for messages. ``every`` so many steps, and after the last, the network has a ``score`` on
-    validation data: the weights with the highest are kept, later ones of equals. Without it the last are.
+    :class:`~hsiaug.engine.Stream`; each is ``prepared``, for example augmented, and ``loss_of`` is its mean loss;
+    ``replayable``, whether that asks nothing of the host, see :class:`~hsiaug.engine.Training`. ``name`` and
+    ``rate_setting``, that of the learning rate among the settings, are for messages. ``every`` so many steps, and after
+    the last, the network has a ``score`` on validation data: the weights with the highest are kept, later ones of
+    equals. Without it the last are.
     """
 
     alone = True
@@ -30,6 +32,7 @@ class Supervised(Training):
         self, name: str, network: nn.Module, optimiser: torch.optim.Optimizer, batches: _Batches, batch_size: int,
         steps: int, schedule: Schedule, loss_of: Callable[[Batch], Tensor], rate_setting: str,
         score: Callable[[], float] | None = None, every: int = 1, replayable: bool = False,
+        prepared: Callable[[Batch], Batch] = lambda batch: batch,
     ) -> None:  # fmt: skip
         modules: dict[str, nn.Module] = {'network': network.train(), 'random': _GlobalGenerators()}
         self.best: Best[nn.Module] | None = None
@@ -37,7 +40,7 @@ class Supervised(Training):
             modules['best'] = self.best = Best(network)
         device = next(network.parameters()).device
         super().__init__(name, modules, {'optimiser': optimiser}, steps, 0, device, schedule)
-        self.batches, self.batch_size, self.loss_of = batches, batch_size, loss_of
+        self.batches, self.batch_size, self.prepared, self.loss_of = batches, batch_size, prepared, loss_of
         self.score, self.every, self.replayable = score, every, replayable
         self.rate_setting = f'{rate_setting} ({self.rates["optimiser"][0]:g})'
         self.history: list[Tensor] = []
@@ -45,7 +48,7 @@ class Supervised(Training):
 
     def prepare(self, rng: torch.Generator) -> tuple[Tensor, ...]:
         """The next batch."""
-        batch = self.batches.take(self.batch_size)
+        batch = self.prepared(self.batches.take(self.batch_size))
         self.keys = tuple(batch)
         return tuple(batch.values())
 
@@ -87,17 +90,6 @@ class Supervised(Training):
         self.batches.seek(self.step * self.batch_size)
 
 
-class Prepared:
-    """Batches after what is to be done to each before a network sees it, such as augmentation."""
-
-    def __init__(self, batches: _Batches, prepare: Callable[[Batch], Batch]) -> None:
-        self.batches, self.prepare, self.seek = batches, prepare, batches.seek
-
-    def take(self, count: int) -> Batch:
-        """The next of ``count`` samples."""
-        return self.prepare(self.batches.take(count))
-
-
 class _Batches(Protocol):
     def take(self, count: int) -> Batch: ...
     def seek(self, taken: int) -> None: ...
@@ -115,6 +107,29 @@ class _GlobalGenerators(nn.Module):
         torch.set_rng_state(state[:size])
         if len(state) > size and torch.cuda.is_available():  # a checkpoint of a GPU trains on on a CPU too
             torch.cuda.set_rng_state(state[size:])
+
+
+TRAINERS: dict[Kind, str] = {
+    'spectrum': 'train_nn1d', 'scene': 'train_scene_classifier', 'segmentation': 'train_segmenter',
+    'change': 'train_change_detector',
+}  # fmt: skip
+"""The function that trains on samples of a kind, for messages."""
+
+
+def require_trainable(batch: Mapping[str, Any], spec: SampleSpec) -> None:
+    """What would end in NaN, or in an assertion on the device, is said here."""
+    who, key, image = TRAINERS[spec.kind], spec.target_key, batch['image']
+    if bad := int((~image.isfinite().flatten(1).all(dim=1)).sum()):
+        samples = 'spectra' if spec.kind == 'spectrum' else 'patches'
+        raise ValueError(f'{who}: {bad} of {len(image)} {samples} hold values that are not finite; fill them')
+    pixels = key == 'mask' and spec.ignore_index is not None  # a sample of one label counts
+    target = batch[key][batch[key] != spec.ignore_index] if pixels else batch[key]
+    if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < spec.num_classes:
+        raise ValueError(
+            f'{who}: {key} classes must lie in [0, {spec.num_classes})'
+            f'{f" or be ignore_index={spec.ignore_index}" if pixels else ""}, found [{int(target.min())}, '
+            f'{int(target.max())}]{"" if key == "mask" else "; leave samples without a class out"}'
+        )
 
 
 def supervision(batch: Mapping[str, Any], key: str, synthetic_weight: float = 1.0) -> Batch:
