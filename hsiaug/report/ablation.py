@@ -21,7 +21,7 @@ from .change_maps import plot_change_maps
 from .fidelity_text import study_fidelity
 from .figures import chosen_ratios, class_gains, metric_name, panel_title, ratio_curves
 from .html import Section, Table, data_uri, figure_png, replace_file, template
-from .samples import plot_pairs
+from .samples import plot_samples
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def draw_shown(shown: Iterable[ShownSamples | ShownPredictions], run: Path) -> N
     (run / 'figures').mkdir(parents=True, exist_ok=True)
     for one in shown:
         if isinstance(one, ShownSamples):
-            figure = plot_pairs(one.real, one.fake, one.spec)
+            figure = plot_samples(one.real, one.fake, one.spec)
         else:
             figure = plot_change_maps(one.test, one.predicted, one.tile_rows)
         figure.savefig(run / 'figures' / one.file, dpi=110)

@@ -17,6 +17,7 @@ from ..datasets.preview import REAL, SYNTHETIC, BandAxis, preview_grid
 from ..metrics.masks import class_shares, cooccurrence
 from ..metrics.patches import Pair, class_pixels
 from ..samples import SampleSpec
+from ..tasks import task_of
 from .figures import COLOURS
 
 TRAINING = '#7FB8D8'
@@ -87,18 +88,24 @@ def plot_interpolation(spectra: Tensor, alphas: Tensor, spec: SampleSpec, title:
 # --- images with masks ------------------------------------------------------------------------------------------------
 
 
-def plot_pairs(real: Pair, fake: Pair, spec: SampleSpec, count: int = 8) -> Figure:
-    """A few real pairs above a few synthetic ones, in false colour with their masks, and mean spectra below."""
-    sides = [spread_first({'image': image, 'mask': mask}, count) for image, mask in (real, fake)]
+Sides = Mapping[str, Mapping[str, Tensor]]
+"""Batches by what they are (see ``_COLOURS``)."""
+
+
+def as_images(sides: Sides, spec: SampleSpec, date: int = 0) -> dict[str, Pair]:
+    """Images (n, C, H, W) with masks (n, H, W) of each side, of pairs those of one ``date``."""
+    task = task_of(spec)
+    return {name: task.as_images((side['image'], side[spec.target_key]), date) for name, side in sides.items()}
+
+
+def plot_samples(real: Pair, fake: Pair, spec: SampleSpec, count: int = 8) -> Figure:
+    """A few real samples above a few synthetic ones, evenly spread, and mean spectra of all below."""
+    sides = []
+    for image, target in (real, fake):
+        shown = spread_rows(len(image), count)
+        order = torch.from_numpy(np.concatenate([shown, np.setdiff1d(np.arange(len(image)), shown)]))
+        sides.append({'image': image[order], spec.target_key: target[order]})
     return preview_grid(sides[0], sides[1], spec, count)
-
-
-def spread_first(batch: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """The batch with ``count`` samples, evenly spread, in front; the others count in mean spectra."""
-    length = len(batch['image'])
-    shown = spread_rows(length, count)
-    order = torch.from_numpy(np.concatenate([shown, np.setdiff1d(np.arange(length), shown)]))
-    return {key: value[order] for key, value in batch.items()}
 
 
 def plot_class_shares(masks: Mapping[str, Tensor], spec: SampleSpec) -> Figure:
