@@ -159,10 +159,10 @@ def test_a_generator_lists_its_settings_with_types_and_defaults(capsys: pytest.C
 @pytest.mark.parametrize('flag', [['--quick'], ['--quick', 'true'], ['--quick=true']])
 def test_flags_take_a_value_or_none(flag: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(['ablate', *flag, '--out=~/runs', '--print_config'])
+        main(['ablate', '--scene.one_class', *flag, '--out=~/runs', '--print_config'])
     assert not stopped.value.code
     found = yaml.safe_load(capsys.readouterr().out)
-    assert found['quick'] is True
+    assert found['quick'] is found['scene']['one_class'] is True
     assert Path(found['out']).expanduser() == Path.home() / 'runs'
 
 

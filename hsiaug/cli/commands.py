@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -33,7 +32,6 @@ from .train import train
 LONGEST = 4000
 """Characters of an error that are printed: a value that somebody else wrote may be any length."""
 PACKAGE = str(Path(__file__).parents[1])
-FLAGS = ('--quick', '--verify', '--preview', '--no_gates', '--gated', '--trust_run')
 
 
 def completion(shell: Literal['bash', 'zsh']) -> None:
@@ -59,11 +57,7 @@ FUNCTIONS: tuple[Callable[..., None], ...] = (
 
 def run(arguments: Sequence[str]) -> None:
     """Run a command. A user's mistake gives one line on standard error and exit status 2, not a traceback."""
-    # jsonargparse wants a value for every bool; people type a bare flag.
-    arguments = [
-        f'{one}=true' if one in FLAGS and following not in ('true', 'false') else one
-        for one, following in pairwise([*arguments, ''])
-    ]
+    arguments = [*arguments]
     if arguments[0] == 'list' and len(arguments) > 2 and not any(one.startswith('-') for one in arguments[1:3]):
         arguments[2] = f'--name={arguments[2]}'
     try:

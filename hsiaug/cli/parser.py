@@ -125,7 +125,7 @@ def parse(
             if option in INSTEAD and not value.startswith(('-', '{')) and Path(value).suffix not in CONFIGS:
                 raise ValueError(f'{option} {value}: a YAML file of its fields was expected; {INSTEAD[option]}')
         command = subparser(parser, arguments[0])
-        arguments = apart_nested(command, arguments)
+        arguments = apart_nested(command, with_flags(command, arguments))
         try:
             given = parser.parse_args(arguments)
         except ArgumentError as error:
@@ -201,6 +201,17 @@ def subparser(parser: ArgumentParser, command: str) -> Parser:
     choices: Any = next(action.choices for action in parser._actions if action.dest == 'subcommand')
     found: Parser = choices[command]
     return found
+
+
+def with_flags(command: Parser, arguments: Sequence[str]) -> list[str]:
+    """Arguments with the value that jsonargparse wants for a bare flag such as ``--quick``."""
+    flags = {
+        one for action in command._actions if getattr(action, '_typehint', 0) is bool for one in action.option_strings
+    }
+    return [
+        f'{one}=true' if one in flags and following not in ('true', 'false') else one
+        for one, following in pairwise([*arguments, ''])
+    ]
 
 
 def apart_nested(command: Parser, arguments: Sequence[str]) -> list[str]:

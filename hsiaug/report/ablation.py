@@ -21,7 +21,7 @@ from .change_maps import plot_change_maps
 from .fidelity_text import study_fidelity
 from .figures import chosen_ratios, class_gains, metric_name, panel_title, ratio_curves
 from .html import Section, Table, data_uri, figure_png, replace_file, template
-from .samples import plot_pairs
+from .samples import plot_samples
 
 
 @dataclass(frozen=True)
@@ -47,22 +47,30 @@ def _ratio(line: Summary) -> str:
     return CHOSEN if line.ratio == CHOSEN else f'{line.ratio:g}'
 
 
-def _cells(line: Summary, rows: Sequence[dict[str, Any]] = ()) -> list[str]:
+def _cells(line: Summary, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """A row of the table of a scene, budget and classifier, by the titles of its columns."""
     mine = [row for row in rows if (row['arm'], row['ratio']) == (line.arm, line.ratio)]
     falling = sum(bool(row.get('still_falls')) for row in mine)
     gain, second = line.gain, line.second_gain
-    first, others = ['–'] * 6, ['–'] * 2
-    if gain is not None:
-        first = [signed(gain.mean), *map(interval, (gain.interval, gain.bca, gain.corrected)), f'{gain.p:.4f}']
-        first.append('exploratory' if line.p_holm is None else f'{line.p_holm:.4f}')
-    if second is not None:
-        others = [signed(second.mean), interval(second.interval)]
-    first_mean, second_mean, *further = (f'{mean:.2f}' for mean in line.means.values())
-    return [
-        line.arm + (' (control)' if line.control else '') + (FALLING.format(falling, len(mine)) if falling else ''),
-        _ratio(line) + (' (default)' if line.default else ''), first_mean, *first, second_mean, *others, *further,
-        f'{gain.n}{"" if gain.basis_for_claims else FEW}' if gain else str(len(line.ratios)),
-    ]  # fmt: skip
+    name, other, *further = map(metric_name, line.means)
+    mean, other_mean, *means = (f'{value:.2f}' for value in line.means.values())
+    return {
+        'arm': line.arm + (' (control)' if line.control else '')
+        + (FALLING.format(falling, len(mine)) if falling else ''),
+        'ratio': _ratio(line) + (' (default)' if line.default else ''),
+        f'{name} %': mean,
+        f'Δ{name}': signed(gain and gain.mean),
+        '95 % t': interval(gain and gain.interval),
+        '95 % BCa': interval(gain and gain.bca),
+        '95 % Nadeau–Bengio': interval(gain and gain.corrected),
+        'p sign-flip': f'{gain.p:.4f}' if gain else '–',
+        'p Holm': '–' if gain is None else 'exploratory' if line.p_holm is None else f'{line.p_holm:.4f}',
+        f'{other} %': other_mean,
+        f'Δ{other}': signed(second and second.mean),
+        f'95 % t ({other})': interval(second and second.interval),
+        **{f'{metric} %': value for metric, value in zip(further, means, strict=True)},
+        'seeds': f'{gain.n}{"" if gain.basis_for_claims else FEW}' if gain else str(len(line.ratios)),
+    }  # fmt: skip
 
 
 LEVEL = 0.05
@@ -137,7 +145,7 @@ def answer(table: Sequence[Summary], metric: str, quick: bool) -> str:
 
 def _sections(run: Run) -> Iterator[Section]:
     """Means over scenes, a section for each scene, budget and classifier, and fidelity, as far as they are there."""
-    first, second, *others = map(metric_name, run.metrics)
+    first, second = map(metric_name, run.metrics[:2])
     means = []
     for (budget, classifier, arm), mean in pooled(run.table).items():
         each = ', '.join(f'{name} {signed(gain)}' for name, (gain, _) in mean.scenes.items())
@@ -147,9 +155,6 @@ def _sections(run: Run) -> Iterator[Section]:
         header = ['budget', 'classifier', 'arm', f'Δ{first}', '95 %', f'Δ{second}', f'95 % ({second})']
         note = 'All scenes have the same weight. The intervals are valid for these scenes, not for others.'
         yield Section('Mean over scenes, at the chosen ratio', [note], [Table([*header, f'Δ{first} per scene'], means)])
-    compared = [f'{first} %', f'Δ{first}', '95 % t', '95 % BCa', '95 % Nadeau–Bengio', 'p sign-flip', 'p Holm']
-    header = ['arm', 'ratio', *compared, f'{second} %', f'Δ{second}', f'95 % t ({second})']
-    header += [*(f'{name} %' for name in others), 'seeds']
     for key in dict.fromkeys(line.key for line in run.table):
         here = [row for row in run.rows if (row['scene'], row['budget'], row['classifier']) == key]
         chosen = [
@@ -162,7 +167,8 @@ def _sections(run: Run) -> Iterator[Section]:
         said = {'Chosen by validation for real only': settings, 'Left out': dropped}
         below = [f'{what}: {"; ".join(found)}.' for what, found in said.items() if found]
         rows = [_cells(line, here) for line in run.table if line.key == key]
-        yield Section(', '.join(key), tables=[Table(header, rows)], below=below)
+        table = Table(list(rows[0]), [list(row.values()) for row in rows])
+        yield Section(', '.join(key), tables=[table], below=below)
     note, header, rows = study_fidelity(run.fidelity)
     if rows:
         yield Section('Fidelity of the samples', [note], [Table(header, rows)])
@@ -174,6 +180,7 @@ def _context(run: Run) -> dict[str, Any]:
     return {
         'plan': run.plan,
         'title': run.plan['title'],
+        'kind': run.plan.get('identity', {}).get('kind', 'spectrum'),
         'environment': run.plan.get('environment', {}),
         'no_basis': quick or seeds < MIN_SEEDS,
         'seeds': seeds,
@@ -225,7 +232,7 @@ def draw_shown(shown: Iterable[ShownSamples | ShownPredictions], run: Path) -> N
     (run / 'figures').mkdir(parents=True, exist_ok=True)
     for one in shown:
         if isinstance(one, ShownSamples):
-            figure = plot_pairs(one.real, one.fake, one.spec)
+            figure = plot_samples(one.real, one.fake, one.spec)
         else:
             figure = plot_change_maps(one.test, one.predicted, one.tile_rows)
         figure.savefig(run / 'figures' / one.file, dpi=110)

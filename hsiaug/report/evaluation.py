@@ -9,26 +9,26 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..datasets.preview import preview_grid
 from ..metrics.masks import class_shares
 from ..metrics.patches import Pair
 from ..metrics.values import OF_IMAGES
 from ..samples import Kind
 from ..systems.saved import CARD_FILE
-from ..tasks import Evaluation, one_date, task_of
+from ..tasks import Evaluation, one_date
 from .fidelity_text import change_markdown, fidelity_markdown, fidelity_notes, fidelity_table, patch_markdown
 from .samples import (
+    as_images,
     plot_class_profiles,
     plot_class_shares,
     plot_class_spectra,
     plot_cooccurrence,
     plot_interpolation,
     plot_pca,
-    spread_first,
+    plot_samples,
 )
 
 Figures = dict[str, Figure]
-
+_SHOWN = ('real, training', 'synthetic')
 
 NO_VERDICT = '\nFidelity does not tell whether mixing in helps; `hsiaug ratio` and `hsiaug ablate` measure that.\n'
 
@@ -58,14 +58,8 @@ def write_evaluation(found: Evaluation, card: str, out: Path) -> str:
 # --- what is written of each measure, and drawn of each kind ----------------------------------------------------------
 
 
-def _pairs(found: Evaluation, date: int = 0) -> dict[str, Pair]:
-    """Images (n, C, H, W) with masks (n, H, W) of each side."""
-    task, key = task_of(found.spec), found.spec.target_key
-    return {name: task.as_images((side['image'], side[key]), date) for name, side in found.sides.items()}
-
-
 def _masks(found: Evaluation) -> dict[str, Tensor]:
-    return {name: mask for name, (_, mask) in _pairs(found).items()}
+    return {name: mask for name, (_, mask) in as_images(found.sides, found.spec).items()}
 
 
 def _of_images(found: Evaluation) -> str:
@@ -90,22 +84,25 @@ TEXTS: dict[str, Callable[[Evaluation], str]] = {
 
 
 def _samples(found: Evaluation) -> Figure:
-    shown = [spread_first(found.sides[name], 8) for name in ('real, training', 'synthetic')]
-    return preview_grid(shown[0], shown[1], found.spec, 8)
+    return plot_samples(*_training_and_fake(found), found.spec)
+
+
+def _training_and_fake(found: Evaluation) -> list[Pair]:
+    """Images and targets."""
+    return [(found.sides[name]['image'], found.sides[name][found.spec.target_key]) for name in _SHOWN]
 
 
 def _shares(found: Evaluation) -> Figure:
     return plot_class_shares(_masks(found), one_date(found.spec))
 
 
-def _profiles(found: Evaluation) -> Figure:
-    pairs = {name: pair for name, pair in _pairs(found).items() if name != 'real, training'}
-    return plot_class_profiles(pairs, one_date(found.spec))
+def _profiles(found: Evaluation, date: int = 0) -> Figure:
+    sides = {name: side for name, side in found.sides.items() if name != 'real, training'}
+    return plot_class_profiles(as_images(sides, found.spec, date), one_date(found.spec))
 
 
 def _of_spectra(found: Evaluation) -> Figures:
-    spec = found.spec
-    real, fake = ((found.sides[name]['image'], found.sides[name]['label']) for name in ('real, training', 'synthetic'))
+    spec, (real, fake) = found.spec, _training_and_fake(found)
     figures = {'class_spectra': plot_class_spectra(real, fake, spec), 'pca': plot_pca(*real, *fake, spec)}
     for name, (title, spectra) in found.paths.items():
         alphas = torch.linspace(0, 1, len(spectra))
@@ -114,9 +111,7 @@ def _of_spectra(found: Evaluation) -> Figures:
 
 
 def _of_dates(found: Evaluation) -> Figures:
-    dates = {
-        f'profiles_date_{date + 1}': plot_class_profiles(_pairs(found, date), one_date(found.spec)) for date in range(2)
-    }
+    dates = {f'profiles_date_{date + 1}': _profiles(found, date) for date in range(2)}
     return {'pairs': _samples(found), 'class_shares': _shares(found), **dates}
 
 

@@ -36,13 +36,13 @@ def panel_title(key: GroupKey) -> str:
 
 
 def _panels(
-    table: Sequence[Summary], width: float, height: float, legend: float = 1.8, sharey: bool = False
+    table: Sequence[Summary], width: float, height: float, sharey: bool = False
 ) -> tuple[Figure, Iterator[tuple[Axes, list[Summary]]]]:
     """A figure with one panel per scene, budget and classifier, and each panel's lines."""
     keys = list(dict.fromkeys(line.key for line in table))
     columns = 2 if len(keys) == 4 else min(3, len(keys))
     rows = -(-len(keys) // columns)
-    figure = Figure(figsize=(width * columns + legend, height * rows + 0.5), layout='constrained')
+    figure = Figure(figsize=(width * columns + 0.2, height * rows + 0.5), layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey).reshape(-1)
     for axes in grid[len(keys) :]:
         axes.set_visible(False)
@@ -72,7 +72,7 @@ def ratio_curves(table: Sequence[Summary], metric: str = 'oa') -> Figure:
     styles = arm_styles(table)
     ratios = sorted({0.0} | {float(line.ratio) for line in table if not isinstance(line.ratio, str)})
     place = {ratio: i for i, ratio in enumerate(ratios)}  # ratios are chosen by hand: even steps read best
-    figure, panels = _panels([line for line in table if line.arm != 'real'], 4.8, 3.6, legend=0.2)
+    figure, panels = _panels([line for line in table if line.arm != 'real'], 4.8, 3.6)
     for axes, lines in panels:
         axes.axhline(0, color='#444444', lw=1)
         means, ends = [-1.0, 1.0], [0.0]
@@ -188,7 +188,7 @@ def chosen_ratios(table: Sequence[Summary]) -> Figure:
     # Real only is pale, then darker with the ratio.
     shades = [(0.87, 0.87, 0.87)]  # and from light to dark blue: lightness alone distinguishes the ratios
     shades += [(0.65 - 0.63 * v, 0.80 - 0.65 * v, 0.93 - 0.57 * v) for v in np.linspace(0, 1, len(ratios) - 1).tolist()]
-    figure, panels = _panels(lines, 3.4, 0.24 * len(arms) + 0.6, sharey=True)
+    figure, panels = _panels(lines, 4.8, 0.24 * len(arms) + 0.8, sharey=True)
     for axes, here in panels:
         share = {line.arm: [line.ratios.count(ratio) / len(line.ratios) for ratio in ratios] for line in here}
         edges = np.zeros(len(arms))
@@ -202,5 +202,5 @@ def chosen_ratios(table: Sequence[Summary]) -> Figure:
         axes.tick_params(axis='x', labelsize=8)
     figure.supxlabel('share of seeds', fontsize=10)
     handles = [Line2D([], [], color=s, lw=7, label=f'r = {r:g}') for s, r in zip(shades, ratios, strict=True)]
-    figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc='outside upper center', ncols=6, frameon=False, fontsize=9)
     return figure

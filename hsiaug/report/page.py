@@ -8,7 +8,6 @@ from pathlib import Path
 import matplotlib
 
 from ..datasets import SampleSplit, SyntheticBank
-from ..datasets.preview import preview_grid
 from ..metrics.values import TITLES
 from ..quality.inspection import PARTS, BankFidelity, Compared, Covered, Inspection, Review
 from ..samples import SampleSpec
@@ -18,7 +17,7 @@ from .bank import next_to
 from .fidelity_text import format_number
 from .html import Picture, Section, Table, write_evaluation_page
 from .page_gates import Drawer, gates_section, novelty_section, percent
-from .samples import plot_class_profiles, plot_class_shares, spread_first
+from .samples import as_images, plot_class_profiles, plot_class_shares, plot_samples
 
 _PICTURES, _PANELS = 6, 12
 
@@ -143,21 +142,19 @@ def _warnings(parts: Compared, gates: bool) -> list[str]:
 
 def _looks(parts: Compared) -> list[Section]:
     """Sample grids, spectra by class, and class balance; real samples are held-out ones."""
-    spec, sides = parts.spec, parts.sides()
+    spec, plain = parts.spec, one_date(parts.spec)
+    drawn = {name: side for name, side in parts.sides().items() if name != 'real, training'}
     grid = Section('Samples', ['Held-out real samples and synthetic samples, evenly spaced in both.'])
     number = min(spec.num_classes, _PANELS) if spec.size is None else _PICTURES
-    shown = [spread_first(sides[name], _PICTURES) for name in ('real, test', 'synthetic')]
-    figure = preview_grid(shown[0], shown[1], spec, number)
+    figure = plot_samples(*parts.pairs()[1:], spec, number)
     grid.figures.append(Picture.of_figure(figure, 'real and synthetic samples'))
     bands = Section('Spectra by class', ['Median, and the range of the middle 80 % of all spectra of a class.'])
-    plain, key = one_date(spec), spec.target_key
     for date in range(spec.dates):
-        pairs = {name: parts.task.as_images((sides[name]['image'], sides[name][key]), date)
-                 for name in ('real, test', 'synthetic')}  # fmt: skip
         of_date = f', date {date + 1}' if spec.dates == 2 else ''
-        bands.figures.append(Picture.of_figure(plot_class_profiles(pairs, plain), f'spectra by class{of_date}'))
+        figure = plot_class_profiles(as_images(drawn, spec, date), plain)
+        bands.figures.append(Picture.of_figure(figure, f'spectra by class{of_date}'))
     balance = Section('Class balance', [f'Share of each class in all {"spectra" if spec.size is None else "pixels"}.'])
-    masks = {name: parts.task.as_images((side['image'], side[key]))[1] for name, side in sides.items()}
+    masks = {name: mask for name, (_, mask) in as_images(parts.sides(), spec).items()}
     balance.figures.append(Picture.of_figure(plot_class_shares(masks, spec), 'class shares'))
     return [grid, bands, balance]
 

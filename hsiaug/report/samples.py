@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from itertools import zip_longest
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
@@ -18,11 +17,12 @@ from ..datasets.preview import REAL, SYNTHETIC, BandAxis, preview_grid
 from ..metrics.masks import class_shares, cooccurrence
 from ..metrics.patches import Pair, class_pixels
 from ..samples import SampleSpec
+from ..tasks import task_of
 from .figures import COLOURS
 
 TRAINING = '#7FB8D8'
 """Real training pairs: the colour of real ones, paler."""
-_COLOURS = {'real, training': TRAINING, 'real, test': REAL, 'synthetic': SYNTHETIC}
+_COLOURS = {'real, training': TRAINING, 'real, test': REAL, 'real': REAL, 'synthetic': SYNTHETIC}
 _PIXELS = 2000  # of a class, from which a profile is drawn
 _LOWEST = 0.05  # percent; below, pairs of classes have neither a number nor a shade of their own
 # The palette's own seven, and as many more for scenes of up to fifteen classes.
@@ -34,21 +34,15 @@ _CLASS_COLOURS = (*COLOURS, '#8c564b', '#17becf', '#bcbd22', '#7f7f7f', '#9467bd
 
 def plot_class_spectra(real: Pair, fake: Pair, spec: SampleSpec) -> Figure:
     """Mean and standard deviation per class of (N, C) spectra with (N,) labels, real and synthetic (Fig. 2)."""
-    figure, grid = _class_panels(spec, 4, 2.7)
-    bands = BandAxis(spec)
-    x = bands.broken(bands.x)
-    for label, axes in enumerate(grid):
-        for (spectra, labels), colour, name in ((real, REAL, 'real'), (fake, SYNTHETIC, 'synthetic')):
-            mine = spectra[labels == label].cpu().numpy()
-            if len(mine) == 0:
-                continue
-            mean, std = bands.broken(mine.mean(axis=0)), bands.broken(mine.std(axis=0))
-            axes.plot(x, mean, color=colour, lw=1.2, label=name)
-            axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.22, lw=0)
-        bands.label(axes)
-    grid[0].legend(frameon=False, fontsize=8)
-    figure.supylabel(spec.unit or 'value', fontsize=9)
-    return figure
+
+    def around_mean(spectra: np.ndarray) -> tuple[np.ndarray, ...]:
+        mean, std = spectra.mean(axis=0), spectra.std(axis=0)
+        return mean - std, mean, mean + std
+
+    sides = {'real': real, 'synthetic': fake}
+    pairs = {name: (x[:, :, None, None], y[:, None, None]) for name, (x, y) in sides.items()}
+    most = max(len(y) for _, y in sides.values())
+    return _plot_by_class(pairs, spec, around_mean, 'mean ± standard deviation', most)
 
 
 def plot_pca(real_x: Tensor, real_y: Tensor, fake_x: Tensor, fake_y: Tensor, spec: SampleSpec) -> Figure:
@@ -94,18 +88,24 @@ def plot_interpolation(spectra: Tensor, alphas: Tensor, spec: SampleSpec, title:
 # --- images with masks ------------------------------------------------------------------------------------------------
 
 
-def plot_pairs(real: Pair, fake: Pair, spec: SampleSpec, count: int = 8) -> Figure:
-    """A few real pairs above a few synthetic ones, in false colour with their masks, and mean spectra below."""
-    sides = [spread_first({'image': image, 'mask': mask}, count) for image, mask in (real, fake)]
+Sides = Mapping[str, Mapping[str, Tensor]]
+"""Batches by what they are (see ``_COLOURS``)."""
+
+
+def as_images(sides: Sides, spec: SampleSpec, date: int = 0) -> dict[str, Pair]:
+    """Images (n, C, H, W) with masks (n, H, W) of each side, of pairs those of one ``date``."""
+    task = task_of(spec)
+    return {name: task.as_images((side['image'], side[spec.target_key]), date) for name, side in sides.items()}
+
+
+def plot_samples(real: Pair, fake: Pair, spec: SampleSpec, count: int = 8) -> Figure:
+    """A few real samples above a few synthetic ones, evenly spread, and mean spectra of all below."""
+    sides = []
+    for image, target in (real, fake):
+        shown = spread_rows(len(image), count)
+        order = torch.from_numpy(np.concatenate([shown, np.setdiff1d(np.arange(len(image)), shown)]))
+        sides.append({'image': image[order], spec.target_key: target[order]})
     return preview_grid(sides[0], sides[1], spec, count)
-
-
-def spread_first(batch: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """The batch with ``count`` samples, evenly spread, in front; the others count in mean spectra."""
-    length = len(batch['image'])
-    shown = spread_rows(length, count)
-    order = torch.from_numpy(np.concatenate([shown, np.setdiff1d(np.arange(length), shown)]))
-    return {key: value[order] for key, value in batch.items()}
 
 
 def plot_class_shares(masks: Mapping[str, Tensor], spec: SampleSpec) -> Figure:
@@ -164,21 +164,38 @@ def plot_cooccurrence(masks: Mapping[str, Tensor], spec: SampleSpec) -> Figure:
 
 def plot_class_profiles(pairs: Mapping[str, Pair], spec: SampleSpec) -> Figure:
     """Median spectrum of each class and the band that holds its middle 80 %."""
-    figure, grid = _class_panels(spec, 3.6, 2.3, sharex=True)
+
+    def around_median(spectra: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(np.quantile(spectra, [0.1, 0.5, 0.9], axis=0))
+
+    return _plot_by_class(pairs, spec, around_median, 'median and 10–90 %', _PIXELS)
+
+
+def _plot_by_class(
+    pairs: Mapping[str, Pair], spec: SampleSpec, around: Callable[[np.ndarray], tuple[np.ndarray, ...]], shown: str,
+    most: int,
+) -> Figure:  # fmt: skip
+    """A panel for each class: a line within a band, lowest first as ``around`` finds them, of each side's pixels."""
+    columns = min(3, spec.num_classes)
+    rows = -(-spec.num_classes // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.3 * rows + 0.5), layout='constrained')
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True).reshape(-1)
     bands = BandAxis(spec)
     x = bands.broken(bands.x)
     handles = {}
     for name, pair in pairs.items():
         colour = _COLOURS[name]
-        spectra, labels = class_pixels(pair, spec.num_classes, spec.ignore_index, _PIXELS)
-        for label, axes in enumerate(grid):
+        spectra, labels = class_pixels(pair, spec.num_classes, spec.ignore_index, most)
+        for label, axes in enumerate(grid[: spec.num_classes]):
             mine = spectra[labels == label]
             if len(mine) == 0:
                 continue
-            low, median, high = (bands.broken(edge) for edge in np.quantile(mine, [0.1, 0.5, 0.9], axis=0))
+            low, middle, high = map(bands.broken, around(mine))
             axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
-            (handles[name],) = axes.plot(x, median, color=colour, lw=1.3)
-    for axes in grid:
+            (handles[name],) = axes.plot(x, middle, color=colour, lw=1.3)
+    for axes, title in zip_longest(grid, _names(spec, 36)):
+        axes.set_visible(title is not None)
+        axes.set_title(title, fontsize=10, parse_math=False)
         axes.tick_params(labelsize=8)
         axes.locator_params(axis='x', nbins=5, integer=True)
         axes.locator_params(axis='y', nbins=5)
@@ -186,25 +203,11 @@ def plot_class_profiles(pairs: Mapping[str, Pair], spec: SampleSpec) -> Figure:
         if not axes.lines:
             axes.set_yticks([])
             axes.text(0.5, 0.5, 'no pixels', transform=axes.transAxes, ha='center', fontsize=8, color='#777777')
-    nominal = ', nominal' if spec.wavelengths_approximate else ''
-    figure.supxlabel(f'wavelength (nm{nominal})' if spec.wavelengths else 'band', fontsize=9)
+    figure.supxlabel(bands.title, fontsize=9)
     figure.supylabel(spec.unit or 'value', fontsize=9)
-    styles = [f'{name}: median and 10–90 %' for name in handles]
+    styles = [f'{name}: {shown}' for name in handles]
     figure.legend(list(handles.values()), styles, loc='outside upper center', ncols=2, frameon=False, fontsize=9)
     return figure
-
-
-def _class_panels(spec: SampleSpec, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel for each class, three in a row, and the panels."""
-    columns = min(3, spec.num_classes)
-    rows = -(-spec.num_classes // columns)
-    figure = Figure(figsize=(width * columns, height * rows + 0.5), layout='constrained')
-    grid = figure.subplots(rows, columns, squeeze=False, **shared).reshape(-1).tolist()
-    for axes, name in zip(grid, _names(spec, 36), strict=False):
-        axes.set_title(name, fontsize=10, parse_math=False)
-    for axes in grid[spec.num_classes :]:
-        axes.set_visible(False)
-    return figure, grid[: spec.num_classes]
 
 
 def _names(spec: SampleSpec, width: int) -> list[str]:

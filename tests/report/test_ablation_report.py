@@ -162,8 +162,13 @@ def test_an_own_scene_gets_no_advice_to_measure_one(tmp_path: Path) -> None:
     assert 'Measure it on your own scene' not in text
     assert '<td class="text">nn1d</td>' in text  # words stand left, numbers right
     assert '<td>+2.30</td>' in text
-    simulated = run_folder(tmp_path / 'demo', plan={'settings': [['simulated', '30 per class', 'RandomSplit']]})
-    assert 'Measure it on your own scene' in write_report(simulated).html.read_text()
+    settings = [['simulated', '30 per class', 'RandomSplit']]
+    for kind, said, unsaid in (('spectrum', '--config verdict', 'scene.second'), ('change', 'scene.second', 'verdict')):
+        run = run_folder(tmp_path / kind, plan={'settings': settings, 'identity': {'kind': kind}})
+        text = write_report(run).html.read_text()
+        assert 'Measure it on your own scene' in text
+        assert said in text
+        assert unsaid not in text
 
 
 def test_few_intervals_are_drawn_whole(tmp_path: Path) -> None:

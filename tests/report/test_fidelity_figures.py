@@ -28,7 +28,7 @@ def test_class_means_break_at_removed_bands(real: tuple[torch.Tensor, torch.Tens
     x, y = real
     figure = plot_class_spectra(real, (x + 1, y), SPEC)
     axes = figure.axes[0]
-    assert axes.get_xlabel() == 'wavelength (nm)'
+    assert figure.get_supxlabel() == 'wavelength (nm)'
     mean = np.asarray(axes.lines[0].get_ydata())
     np.testing.assert_allclose(mean, np.insert(x[y == 0].mean(dim=0).numpy(), 4, np.nan), rtol=1e-6)
     np.testing.assert_allclose(np.asarray(axes.lines[1].get_ydata()), mean + 1, rtol=1e-6)

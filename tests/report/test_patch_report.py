@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hsiaug.metrics.patches import patch_fidelity
 from hsiaug.report.fidelity_text import patch_markdown
-from hsiaug.report.samples import plot_class_profiles, plot_class_shares, plot_cooccurrence, plot_pairs
+from hsiaug.report.samples import plot_class_profiles, plot_class_shares, plot_cooccurrence, plot_samples
 from hsiaug.samples import SampleSpec
 
 IGNORE = 255
@@ -85,7 +85,7 @@ def test_pairs_are_spread_over_the_set() -> None:
     image, mask = REAL
     mask = mask.clone()
     mask[9] = 2  # only the last pair holds the third class
-    figure = plot_pairs((image, mask), FAKE, SPEC, count=3)
+    figure = plot_samples((image, mask), FAKE, SPEC, count=3)
     names = [text.get_text() for part in figure.subfigs for legend in part.legends for text in legend.get_texts()]
     assert 'nowhere' in names
     assert drawn(figure)
