@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from gpu_studies import gains_in_short, ordered
-from measure import launches, machine, milliseconds, summary
+from measure import interleaved, launches, machine, milliseconds, summary
 
 from hsiaug.engine.cuda_graphs import SWITCH
 from hsiaug.json_lines import append_line, read_lines
@@ -104,15 +105,11 @@ def spectral_gan(task: Task) -> Result:
     for name, (switch, precision) in {'launched': ('0', 'highest'), **kinds}.items():
         loops[f'hsiaug, {name}'] = iteration(data, config, task.device, switch, precision)
     block = 3 if task.device == 'cpu' else 100
-    for step in loops.values():
-        milliseconds(step, block, task.device)
-    times: dict[str, list[float]] = {name: [] for name in loops}
+    blocks = {name: partial(milliseconds, step, block, task.device) for name, step in loops.items()}
     start = time.perf_counter()
-    while len(times['textbook']) < 3 or (
-        time.perf_counter() - start < task.seconds / 2 and len(times['textbook']) < 30
-    ):
-        for name, step in loops.items():
-            times[name].append(milliseconds(step, block, task.device))
+    interleaved(blocks, 1)
+    affordable = task.seconds / 2 / (time.perf_counter() - start)
+    times = interleaved(blocks, min(max(int(affordable), 3), 30))
     asked = {name: launches(step, task.device) for name, step in loops.items()}
     return {'ms': {name: summary(values) for name, values in times.items()}, 'launches': asked}
 

@@ -7,7 +7,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,29 +81,35 @@ def summary(values: list[float]) -> dict[str, float]:
     return {'median': round(middle, 4), 'q1': round(low, 4), 'q3': round(high, 4)}
 
 
-def interleaved(first: Callable[[], T], second: Callable[[], T], pairs: int) -> tuple[list[T], list[T]]:
-    """Times returned by two blocks run in turn, A B B A A B ..., so that a change of load affects both."""
-    times: tuple[list[T], list[T]] = ([], [])
-    blocks = (first, second)
-    for pair in range(pairs):
-        for side in (0, 1) if pair % 2 == 0 else (1, 0):
-            times[side].append(blocks[side]())
+def interleaved(blocks: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """Times returned by blocks run in turn, A B B A A B ..., so that a change of load affects all of them."""
+    times: dict[str, list[T]] = {name: [] for name in blocks}
+    order = list(blocks)
+    for _ in range(rounds):
+        for name in order:
+            times[name].append(blocks[name]())
+        order.reverse()
     return times
 
 
+def ratios(first: list[float], second: list[float]) -> dict[str, float]:
+    """Ratios of the second to the first in each round."""
+    return summary([b / a for a, b in zip(first, second, strict=True)])
+
+
 def paired(
-    first: Callable[[], float], second: Callable[[], float], pairs: int, names: tuple[str, str] = ('first', 'second'),
-    at_most: float | None = None, at_least: float | None = None, warm: bool = False,
+    blocks: Mapping[str, Callable[[], float]], pairs: int, at_most: float | None = None, at_least: float | None = None,
+    warm: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Milliseconds returned by two blocks, and the ratio of the second to the first in each pair, with its goal.
 
     Unless ``warm``, each is run once before, for allocators, threads and the choice of kernels.
     """
     if not warm:
-        first(), second()
-    times = interleaved(first, second, pairs)
-    ratio = summary([b / a for a, b in zip(*times, strict=True)])
-    found: dict[str, Any] = {f'ms_{name}': summary(of) for name, of in zip(names, times, strict=True)}
+        interleaved(blocks, 1)
+    times = interleaved(blocks, pairs)
+    found: dict[str, Any] = {f'ms_{name}': summary(of) for name, of in times.items()}
+    ratio = ratios(*times.values())
     if at_most is not None:
         found |= {'goal': f'at most {at_most}', 'met': ratio['median'] <= at_most}
     if at_least is not None:

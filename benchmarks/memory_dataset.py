@@ -12,8 +12,7 @@ seconds until the first step, i.e. of the pass over all pairs. Linux only.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
+import os
 import sys
 import time
 from functools import partial
@@ -23,8 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 from measure import machine, publish
-from processes import Peak
+from processes import Peak, fresh_process
 from torch.utils.data import Dataset
+
+import hsiaug
 
 BANDS, SIDE, CLASSES = 10, 128, ('water', 'field', 'forest', 'town')
 LIMIT_GB = 3.0
@@ -76,8 +77,6 @@ def write_pairs(folder: Path, count: int) -> None:
 
 def train(folder: Path, workers: int) -> dict[str, Any]:
     """A few steps of both stages; seconds of the pass over all pairs and of the rest."""
-    import hsiaug
-
     start = time.perf_counter()
     adapted = hsiaug.adapt(StoredPairs(folder), workers=workers)
     adapted.survey()
@@ -104,13 +103,11 @@ def memory_gb(process: int) -> float:
 
 def measure(folder: Path, workers: int) -> dict[str, Any]:
     """Peak memory while another process trains."""
-    command = [sys.executable, __file__, str(folder), '--workers', str(workers), '--child']
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    with Peak(partial(memory_gb, child.pid), interval=0.1) as peak:
-        output, _ = child.communicate()
-    if child.returncode:
-        raise SystemExit(child.returncode)
-    return {'workers': workers, 'peak_gb': round(peak.highest, 2), **json.loads(output.splitlines()[-1])}
+    with fresh_process() as process:
+        pid = process.submit(os.getpid).result()
+        with Peak(partial(memory_gb, pid), interval=0.1) as peak:
+            found = process.submit(train, folder, workers).result()
+    return {'workers': workers, 'peak_gb': round(peak.highest, 2), **found}
 
 
 def main() -> int:
@@ -120,11 +117,7 @@ def main() -> int:
     parser.add_argument('--pairs', type=int, default=20_000)
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--out', type=Path, help='JSON file of the results')
-    parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.child:
-        print(json.dumps(train(args.folder, args.workers)))
-        return 0
     write_pairs(args.folder, args.pairs)
     result = measure(args.folder, args.workers)
     stored = sum(file.stat().st_size for file in args.folder.glob('*.npy')) / 1e9

@@ -11,14 +11,16 @@ size; ``--labelled 5877195`` labels every pixel. Linux only.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measure import machine, publish
 from processes import Peak, in_fresh_process, resident_mb
+
+from hsiaug.scenes import RandomSplit, open_scene
 
 HEIGHT, WIDTH, BANDS = 2517, 2335, 128
 CLASSES = 19
@@ -38,8 +40,6 @@ byte order = 0
 
 def measure(cube: Path, labels: Path) -> dict[str, Any]:
     """Open, split and sample in this process; MB beyond the imports, and seconds, of each step."""
-    from hsiaug.scenes import RandomSplit, open_scene
-
     baseline = resident_mb()
     with Peak() as opening:
         scene = open_scene(cube, labels)
@@ -87,23 +87,16 @@ def main() -> int:
     parser.add_argument('--files', nargs='+', choices=('npy', 'envi'), default=['npy', 'envi'])
     parser.add_argument('--tmp', type=Path, help='where the temporary folder is made; needs 1.6 GB')
     parser.add_argument('--out', type=Path, help='JSON file of the results')
-    parser.add_argument('--child', type=Path, nargs=2, metavar=('CUBE', 'LABELS'), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.child:
-        print(json.dumps(measure(*args.child)))
-        return 0
     results = []
     for kind in args.files:
         for labelled in args.labelled:
             if not CLASSES * 1000 <= labelled <= HEIGHT * WIDTH:
                 parser.error(f'--labelled must be from {CLASSES * 1000} to {HEIGHT * WIDTH}, found {labelled}')
             with tempfile.TemporaryDirectory(dir=args.tmp) as folder:
-                files = write_scene(Path(folder), kind, labelled)
-                found = in_fresh_process('memory_large_scene.py', '--child', *files)
+                found = in_fresh_process(measure, *write_scene(Path(folder), kind, labelled))
             ok = max(found['peak_mb'].values()) < LIMIT_MB
             results.append({'file': kind, 'labelled': labelled, **found, 'ok': ok})
-    from measure import machine, publish  # imports torch, but not in the measured processes
-
     shape = [HEIGHT, WIDTH, BANDS]
     facts = {'shape': shape, 'dtype': 'uint16', 'limit_mb': LIMIT_MB, 'machine': machine(), 'results': results}
     publish(facts, args.out)

@@ -26,15 +26,15 @@ import json
 import shlex
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measure import machine, summary
+from measure import clocks, interleaved, machine, ratios, summary
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, WeightedRandomSampler, default_collate
 from torchgeo.datasets import NonGeoDataset
@@ -197,29 +197,27 @@ LIBRARIES: dict[str, tuple[Callable[[Spectra, Any, Path], Loader], str | None]] 
 # --- measurement ------------------------------------------------------------------------------------------------------
 
 
-def block(loader: Loader, epoch: int, count: int) -> tuple[float, float]:
-    """Seconds of wall and of CPU time per sample, over ``count`` batches that follow the first three."""
-    iterator = iter(loader(epoch))
+def block(loader: Loader, epochs: Iterator[int], count: int) -> tuple[float, float]:
+    """Seconds of wall and of CPU time per sample in the next epoch, over ``count`` batches after the first three."""
+    iterator, sizes = iter(loader(next(epochs))), list[int]()
     for _ in range(3):
         next(iterator)
-    samples, wall, cpu = 0, time.perf_counter(), time.process_time()
-    for _ in range(count):
-        samples += len(next(iterator)['label'])
-    return (time.perf_counter() - wall) / samples, (time.process_time() - cpu) / samples
+    wall, cpu = clocks(lambda: sizes.extend(len(next(iterator)['label']) for _ in range(count)))
+    return wall / sum(sizes), cpu / sum(sizes)
 
 
 def speed(loader: Loader, reference: Loader, pairs: int, count: int) -> dict[str, Any]:
     """Samples per second, and ratios to the reference within each pair."""
-    times: dict[str, list[tuple[float, float]]] = {'library': [], 'plain': []}
-    for pair in range(pairs):
-        for side in ('library', 'plain') if pair % 2 == 0 else ('plain', 'library'):
-            times[side].append(block(loader if side == 'library' else reference, pair, count))
-    both = list(zip(times['library'], times['plain'], strict=True))
+    blocks = {
+        name: partial(block, of, iter(range(pairs)), count) for name, of in (('own', loader), ('plain', reference))
+    }
+    times = interleaved(blocks, pairs)
+    (own, own_cpu), (base, base_cpu) = (zip(*side, strict=True) for side in times.values())
     return {
-        'samples_per_second': summary([1 / wall for wall, _ in times['library']]),
-        'samples_per_second_of_plain': summary([1 / wall for wall, _ in times['plain']]),
-        'speed_to_plain': summary([of_plain[0] / own[0] for own, of_plain in both]),
-        'cpu_time_to_plain': summary([own[1] / of_plain[1] for own, of_plain in both]),
+        'samples_per_second': summary([1 / wall for wall in own]),
+        'samples_per_second_of_plain': summary([1 / wall for wall in base]),
+        'speed_to_plain': ratios(own, base),
+        'cpu_time_to_plain': ratios(base_cpu, own_cpu),
     }
 
 

@@ -1,19 +1,10 @@
-"""Time and memory of opening a bank in a fresh process, and of reading it at random in four loader workers.
+"""Time and memory of a bank in a fresh process: opened, read at random by four workers, mixed with ten million samples.
 
-    python benchmarks/open_bank.py FOLDER --reads 1000
-    python benchmarks/open_bank.py FOLDER --mix 5 --workers 2
-
-With ``--mix``: the first batches of a mixture, at this ratio, of ten million real samples with the bank or with a
-generator fitted to it (``--live``): seconds until the first batch, and additional anonymous memory of the process that
-made them.
-
-Prints JSON; speed_mixing.py runs it. Linux only.
+Called by speed_mixing.py. Linux only.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import operator
 import os
 import time
@@ -70,8 +61,22 @@ def read(bank: SyntheticBank, reads: int) -> dict[str, Any]:
     }
 
 
-def begin(bank: SyntheticBank, ratio: float, live: bool, workers: int) -> dict[str, float]:
-    """A mixture of ten million spectra, up to its batch number 100."""
+def opened(root: Path, reads: int) -> dict[str, Any]:
+    """Milliseconds and memory of opening a bank, and what four workers take for ``reads`` batches of it."""
+    before, anonymous, start = resident_mb('VmRSS'), resident_mb('RssAnon'), time.perf_counter()
+    bank = SyntheticBank(root)
+    result: dict[str, Any] = {'ms': (time.perf_counter() - start) * 1e3}
+    result |= {'rss_mb': resident_mb('VmRSS') - before, 'anonymous_mb': resident_mb('RssAnon') - anonymous}
+    return {**result, 'workers': read(bank, reads)} if reads else result
+
+
+def begin(root: Path, ratio: float, live: bool, workers: int) -> dict[str, float]:
+    """Seconds and memory of a mixture of ten million spectra with a bank, or with a generator (``live``).
+
+    Up to its batch number 100; memory is that of the process that makes the batches.
+    """
+    torch.set_num_threads(1)
+    bank = SyntheticBank(root)
     real, source = InMemory(bank.spec, 10_000, length=10_000_000), bank if not live else fitted(bank)
     before, wall, cpu = resident_mb('RssAnon'), time.perf_counter(), time.process_time()
     mixed = MixedDataset(real, source, ratio, replacement=not live)
@@ -97,32 +102,3 @@ def fitted(bank: SyntheticBank) -> Any:
     batch = bank.batch(range(1000))
     x, y = batch['image'], batch['label']
     return fit_generator('gaussian', TrainingData(bank.spec, x, y, x[:0], x[:0], y[:0]), {})
-
-
-def main() -> None:
-    """Open, read, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('root', type=Path, help='folder of the bank')
-    parser.add_argument('--reads', type=int, default=0, help=f'batches of {BATCH} that the workers read in all')
-    parser.add_argument('--mix', type=float, default=None, help='ratio of a mixture that is started instead')
-    parser.add_argument('--live', action='store_true', help='with a generator')
-    parser.add_argument('--workers', type=int, default=0, help='of its loader')
-    args = parser.parse_args()
-    if args.mix is not None:
-        torch.set_num_threads(1)
-        print(json.dumps(begin(SyntheticBank(args.root), args.mix, args.live, args.workers)))
-        return
-    if args.reads and args.reads < 2 * WORKERS:
-        parser.error(f'--reads must be 0 or at least {2 * WORKERS}, found {args.reads}')
-    before, anonymous = resident_mb('VmRSS'), resident_mb('RssAnon')
-    start = time.perf_counter()
-    bank = SyntheticBank(args.root)
-    result: dict[str, Any] = {'ms': (time.perf_counter() - start) * 1e3}
-    result |= {'rss_mb': resident_mb('VmRSS') - before, 'anonymous_mb': resident_mb('RssAnon') - anonymous}
-    if args.reads:
-        result['workers'] = read(bank, args.reads)
-    print(json.dumps(result))
-
-
-if __name__ == '__main__':
-    main()

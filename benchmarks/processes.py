@@ -1,15 +1,16 @@
-"""Memory of processes, and measurements in fresh processes; imports nothing that takes memory itself."""
+"""Memory of processes, and measurements in fresh processes."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar('T')
 
 
 def resident_mb(field: str = 'RssAnon') -> float:
@@ -45,8 +46,12 @@ class Peak:
         self.highest = max(self.highest, self.read())
 
 
-def in_fresh_process(script: str, *options: object) -> dict[str, Any]:
-    """JSON printed last by a script of this folder, run in its own process."""
-    command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, options)]
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(run.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+def fresh_process() -> ProcessPoolExecutor:
+    """A process that has only imported this one's modules."""
+    return ProcessPoolExecutor(1, get_context('spawn'))
+
+
+def in_fresh_process(measure: Callable[..., T], *args: Any) -> T:
+    """What a module-level function returns in a process of its own."""
+    with fresh_process() as process:
+        return process.submit(measure, *args).result()

@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 from gains import write_gains
 from real_scenes import READERS, jasper_ridge, samson
-from stacked import run_stacked
 from studies import available, data_root
 
 from hsiaug.ablation import Arm, Classifier, Setting, Study, run_study
@@ -133,14 +132,9 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/spectra_sources/<part>)')
     parser.add_argument('--against', default=REAL, help='arm that the others are compared with (default: real)')
     parser.add_argument('--workers', type=int, default=1)
-    parser.add_argument('--stacked', action='store_true', help='all seeds of a setting in one training, in one process')
     args = parser.parse_args()
     out = args.out or Path('runs/spectra_sources') / (f'{args.part}-quick' if args.quick else args.part)
-    planned = study(args.part, data_root(), args.seeds, args.quick)
-    if args.stacked:
-        run_stacked(planned, out)
-    else:
-        run_study(planned, out, args.workers)
+    run_study(study(args.part, data_root(), args.seeds, args.quick), out, args.workers)
     print(write_gains([out], out / ('table' if args.against == REAL else 'against'), args.against))
 
 

@@ -3,7 +3,7 @@
     python benchmarks/speed_abundances.py --threads 2 --out benchmarks/results/speed_abundances_cpu.json
     python benchmarks/speed_abundances.py --device cuda --size 256 --out benchmarks/results/speed_abundances_cuda.json
 
-``sample``: a batch of maps by the GAN, and one by 20 steps of DPM-Solver++, per sample. ``step``: a training step, and
+``sample``: a batch of maps by the GAN, and one by 20 steps of DPM-Solver++. ``step``: a training step, and
 a sampling step, of diffusion of k abundances and of diffusion of all bands, with equal batch and size. The published
 advantage of abundances is quality at equal effort; whether they are faster depends on the U-Net: at equal widths only
 the first and last convolutions differ, so ``equal`` shows the cost of the bands themselves; in ``widened``, the first
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,31 +28,23 @@ from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig, Dif
 STEPS = 20
 
 
-def compared(
-    first: Callable[[], object],
-    second: Callable[[], object],
-    goal: float,
-    args: argparse.Namespace,
-    per_sample: bool = False,
-) -> dict[str, Any]:
-    """Milliseconds of both, and the ratio of the first to the second, which should be ``goal`` at most."""
-    share = args.batch if per_sample else 1
-    blocks = [lambda step=step: milliseconds(step, args.iterations, args.device) / share for step in (second, first)]
-    return paired(blocks[0], blocks[1], args.pairs, ('second', 'first'), at_most=goal)
+def compared(steps: dict[str, Callable[[], object]], goal: float, args: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of both steps, and the ratio of the second to the first, which should be ``goal`` at most."""
+    blocks = {name: partial(milliseconds, step, args.iterations, args.device) for name, step in steps.items()}
+    return paired(blocks, args.pairs, at_most=goal)
 
 
 def sampling(args: argparse.Namespace) -> dict[str, Any]:
-    """The GAN against 20 steps of diffusion, per sample."""
+    """A batch of the GAN against one of 20 steps of diffusion."""
     gan = StyleGAN(args.k, args.size, 0).eval().to(args.device)
     diffusion = AbundanceDiffusion(args.k, args.size, 0, args.channels, sampling_steps=STEPS).eval().to(args.device)
 
     def draw(model: StyleGAN | AbundanceDiffusion) -> object:
         return model.sample(args.batch, None, torch.Generator().manual_seed(0))
 
-    result = compared(lambda: draw(gan), lambda: draw(diffusion), 0.1, args, per_sample=True)
-    return {'settings': [gan.settings, diffusion.settings], 'parameters': [parameters(gan), parameters(diffusion)]} | (
-        result
-    )
+    models: dict[str, StyleGAN | AbundanceDiffusion] = {'diffusion': diffusion, 'style GAN': gan}
+    about = {name: {'settings': model.settings, 'parameters': parameters(model)} for name, model in models.items()}
+    return about | compared({name: partial(draw, model) for name, model in models.items()}, 0.1, args)
 
 
 def parameters(model: torch.nn.Module) -> int:
@@ -62,8 +55,8 @@ def parameters(model: torch.nn.Module) -> int:
 def steps(args: argparse.Namespace, channels: list[int]) -> dict[str, Any]:
     """Diffusion of abundances against diffusion of all bands by a U-Net of ``channels``: training and sampling."""
     config = AbundanceConfig('diffusion', batch_size=args.batch)
-    train, denoise, sizes = list[Callable[[], object]](), list[Callable[[], object]](), list[int]()
-    for count, widths in ((args.k, args.channels), (args.bands, channels)):
+    train, denoise, about = dict[str, Callable[[], object]](), dict[str, Callable[[], object]](), dict[str, Any]()
+    for name, count, widths in (('cube', args.bands, channels), ('abundances', args.k, args.channels)):
         rng = torch.Generator(args.device).manual_seed(0)
         model = AbundanceDiffusion(count, args.size, 0, widths).to(args.device)
         # Speed does not depend on the content of maps; values of a cube replace abundances.
@@ -76,15 +69,9 @@ def steps(args: argparse.Namespace, channels: list[int]) -> dict[str, Any]:
             with torch.no_grad():
                 model(maps, index, index)
 
-        train.append(lambda training=training, rng=rng: training.update(rng))
-        denoise.append(forward)
-        sizes.append(parameters(model))
-    return {
-        'channels': [args.channels, channels],
-        'parameters': sizes,
-        'training_step': compared(train[0], train[1], 0.5, args),
-        'sampling_step': compared(denoise[0], denoise[1], 0.5, args),
-    }
+        train[name], denoise[name] = partial(training.update, rng), forward
+        about[name] = {'channels': widths, 'parameters': parameters(model)}
+    return {**about, 'training_step': compared(train, 0.5, args), 'sampling_step': compared(denoise, 0.5, args)}
 
 
 def main() -> None:

@@ -38,7 +38,8 @@ from typing import Any
 import kornia.augmentation as K
 import numpy as np
 import torch
-from measure import clocks, interleaved, launches, machine, milliseconds, options, paired, parsed, summary
+from measure import clocks, interleaved, launches, machine, milliseconds, options, paired, parsed, ratios, summary
+from open_bank import begin, opened
 from processes import in_fresh_process
 from segmentation_models_pytorch import Segformer
 from speed_data import CLASSES, PATCHES, SPECTRA, Files, InMemory, Mapped, Noise, Runs, pieces
@@ -103,18 +104,19 @@ def compare(
         milliseconds(step, AHEAD, device)
         return milliseconds(step, steps, device)
 
-    return paired(partial(block, plain), partial(block, other), pairs, names, at_most, warm=True)
+    blocks = {name: partial(block, step) for name, step in zip(names, (plain, other), strict=True)}
+    return paired(blocks, pairs, at_most, warm=True)
 
 
 def compare_clocks(plain: Step, other: Step, pairs: int) -> Result:
     """Speed of the second side relative to the first: wall and processor time of both, and throughput by each."""
     plain(), other()
-    times = interleaved(partial(clocks, plain), partial(clocks, other), pairs)
+    times = interleaved({'plain': partial(clocks, plain), 'other': partial(clocks, other)}, pairs)
     result: Result = {}
     for k, clock in enumerate(('wall', 'cpu')):
-        first, second = ([time[k] for time in side] for side in times)
-        result[f's_plain_{clock}'], result[f's_{clock}'] = summary(first), summary(second)
-        result[f'throughput_{clock}'] = summary([a / b for a, b in zip(first, second, strict=True)])
+        first, second = ([time[k] for time in side] for side in times.values())
+        result |= {f's_plain_{clock}': summary(first), f's_{clock}': summary(second)}
+        result[f'throughput_{clock}'] = ratios(second, first)
     return result
 
 
@@ -287,8 +289,8 @@ def measure_long(folder: Path) -> Result:
     root = write_bank(Runs(SPECTRA, 10_000, seed=1), None, folder / 'beside').root
     results: Result = {'goal': 'at most 2 s and 100 MB'}
     for source, ratio, workers in product(('bank', 'generator'), (0.5, 5.0), (0, 2)):
-        options = ['--mix', ratio, '--workers', workers, *(['--live'] if source == 'generator' else [])]
-        results[f'{source}, ratio {ratio:g}, {workers} workers'] = in_fresh_process('open_bank.py', root, *options)
+        found = in_fresh_process(begin, root, ratio, source == 'generator', workers)
+        results[f'{source}, ratio {ratio:g}, {workers} workers'] = found
     largest = {key: max(r[key] for r in results.values() if isinstance(r, dict)) for key in ('seconds', 'mb')}
     return results | {'largest': largest, 'met': largest['seconds'] <= 2 and largest['mb'] <= 100}
 
@@ -364,14 +366,12 @@ def measure_live(scale: Scale, device: str) -> Result:
 def measure_open(files: Files, scale: Scale) -> Result:
     """Write, open and read a bank of many spectra."""
     bank, _ = files.spectra
-    opened = []
-    for reads in (scale.reads, *[0] * (scale.openings - 1)):
-        opened.append(in_fresh_process('open_bank.py', bank.root, '--reads', reads))
+    found = [in_fresh_process(opened, bank.root, reads) for reads in (scale.reads, *[0] * (scale.openings - 1))]
     results: Result = {'spectra': len(bank), 'shards': len(bank.shards), 'writing_seconds': files.writing_seconds}
     for field, name, limit in (('ms', 'open_ms', 100), ('rss_mb', 'open_rss_mb', 50)):
-        values = summary([o[field] for o in opened])
+        values = summary([one[field] for one in found])
         results[name] = {**values, 'goal': f'at most {limit}', 'met': values['median'] <= limit}
-    return results | {'four_workers': opened[0]['workers']}
+    return results | {'four_workers': found[0]['workers']}
 
 
 # --- command line -----------------------------------------------------------------------------------------------------

@@ -76,10 +76,9 @@ def throughput(generator: TwoStreamDiffusion, batch: int, pairs: int, device: st
 
     result: Result = {'batch': batch}
     for name, step in (('denoising', denoise), ('whole', whole)):
-        few, many = (partial(timed, setting, step) for setting in (FEW, MANY))
-        goal = 40 if name == 'denoising' else None
-        few()  # also warms up the long one
-        result[name] = paired(few, many, pairs, ('per_pair_20_steps', 'per_pair_1000_steps'), at_least=goal, warm=True)
+        blocks = {f'per_pair_{setting[1]}_steps': partial(timed, setting, step) for setting in (FEW, MANY)}
+        timed(FEW, step)  # also warms up the long one
+        result[name] = paired(blocks, pairs, at_least=40 if name == 'denoising' else None, warm=True)
     if device != 'cpu':
         median = result['whole']['ms_per_pair_20_steps']['median']
         result['whole'] |= {'goal': 'at most 10 ms per pair on an H100', 'met': median <= 10}
@@ -101,8 +100,8 @@ def unet(generator: TwoStreamDiffusion, batch: int, pairs: int, steps: int, devi
     def wrapped() -> None:
         denoiser(code, time, shares)
 
-    blocks = [partial(milliseconds, step, steps, device) for step in (bare, wrapped)]
-    return paired(blocks[0], blocks[1], pairs, ('bare', 'ours'), at_most=1.03)
+    blocks = {name: partial(milliseconds, step, steps, device) for name, step in (('bare', bare), ('ours', wrapped))}
+    return paired(blocks, pairs, at_most=1.03)
 
 
 def main() -> None:

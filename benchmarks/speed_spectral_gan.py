@@ -8,18 +8,19 @@ steps of critic and classifier per generator step, gradient penalty, RMSprop. Th
 double backward, passes real and synthetic samples one after the other, makes a data loader per step, builds the
 generator's graph in the critic's step (and detaches from it, unlike the published notebook, which back-propagates
 there), and computes unused gradients of critic and classifier in the generator's step. The two are timed in
-interleaved blocks A B A B, so that a change of load affects both; the ratio is taken per pair.
+interleaved blocks A B B A, so that a change of load affects both; the ratio is taken per pair.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
-from measure import machine, milliseconds, options, parsed, publish, summary
+from measure import interleaved, machine, milliseconds, options, parsed, publish, ratios, summary
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.utils.data import DataLoader, TensorDataset
@@ -122,18 +123,12 @@ def main() -> None:
     block = args.iterations or (3 if args.device == 'cpu' else 200)
     for step in loops.values():  # warm-up: allocator, threads, graphs
         milliseconds(step, max(3, block // 4), args.device)
-    times: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(args.pairs):
-        for name, step in loops.items():
-            times[name].append(milliseconds(step, block, args.device))
+    blocks = {name: partial(milliseconds, step, block, args.device) for name, step in loops.items()}
+    times = interleaved(blocks, args.pairs)
     result['pairs'], result['iterations_per_block'] = args.pairs, block
     result['ms_per_iteration'] = {name: summary(values) for name, values in times.items()}
-    if not args.no_textbook:
-        result['speedup_per_pair'] = {
-            name: summary([b / a for a, b in zip(times['hsiaug'], values, strict=True)])
-            for name, values in times.items()
-            if name != 'hsiaug'
-        }
+    ours_alone = times.pop('hsiaug')
+    result['speedup_per_pair'] = {name: ratios(ours_alone, values) for name, values in times.items()}
     publish(result, args.out)
 
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,9 @@ LIMIT_OVERHEAD = 1.03
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
-def measure_memory(folder: Path, tile: int, device: str) -> dict[str, Any]:
+def measure_memory(folder: Path, tile: int, device: str, threads: int) -> dict[str, Any]:
     """Super-resolve the file in this process; returns MB beyond the imports, and seconds."""
+    torch.set_num_threads(threads)
     config = SuperResolutionConfig.paper(factor=FACTOR)
     torch.manual_seed(0)
     baseline = resident_mb()
@@ -74,8 +75,7 @@ def memory(args: argparse.Namespace) -> dict[str, Any]:
         for band in low:
             band[:] = rng.random(band.shape, dtype=np.float32)
         low.flush()
-        options = '--child', folder, '--tile', args.tile, '--device', args.device, '--threads', args.threads
-        return in_fresh_process('speed_super_resolution.py', *options)
+        return in_fresh_process(measure_memory, Path(folder), args.tile, args.device, args.threads)
 
 
 # --- training step --------------------------------------------------------------------------------------------------
@@ -131,7 +131,6 @@ def training_step(args: argparse.Namespace) -> dict[str, Any]:
     generator.to(args.device)
     discriminator = SRDiscriminator(BANDS, (args.side, args.side), config.discriminator_width).to(args.device)
     stage = GeneratorStage(generator, discriminator, None, config, 0)
-    bare = Bare(stage)
 
     def ours() -> float:
         """A block of the training's own loop, including its final check of all weights."""
@@ -142,10 +141,8 @@ def training_step(args: argparse.Namespace) -> dict[str, Any]:
             torch.cuda.synchronize()
         return (time.perf_counter() - start) / args.iterations * 1e3
 
-    def theirs() -> float:
-        return milliseconds(bare.step, args.iterations, args.device)
-
-    found = paired(theirs, ours, args.pairs, ('bare', 'training'), at_most=LIMIT_OVERHEAD)
+    theirs = partial(milliseconds, Bare(stage).step, args.iterations, args.device)
+    found = paired({'bare': theirs, 'training': ours}, args.pairs, at_most=LIMIT_OVERHEAD)
     return {
         'setting': dataclasses.asdict(config) | {'bands': BANDS, 'side': args.side},
         'pairs': args.pairs, 'iterations_per_block': args.iterations, **found, 'ok': found['met'],
@@ -162,11 +159,7 @@ def main() -> int:
     parser.add_argument('--side', type=int, default=60, help='of a patch of the training')
     parser.add_argument('--batch-size', type=int, default=4)
     parser.add_argument('--iterations', type=int, default=10, help='per block')
-    parser.add_argument('--child', type=Path, help=argparse.SUPPRESS)
     args = parsed(parser)
-    if args.child:
-        print(json.dumps(measure_memory(args.child, args.tile, args.device)))
-        return 0
     result: dict[str, Any] = {'machine': machine(args.device)}
     if args.part != 'step':
         result['memory'] = memory(args)
