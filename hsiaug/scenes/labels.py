@@ -147,8 +147,3 @@ def ignored_values(ignore: Sequence[int] | int | None, where: str) -> tuple[int,
     if values.size and values.dtype.kind not in 'iuf':
         raise ValueError(f'{where}: ignore must be label values, which are numbers, found {ignore!r}')
     return None if ignore is None else tuple(values.tolist())
-
-
-def without_ignored(names: Mapping[int, str], ignore: Sequence[float] | None) -> dict[int, str]:
-    """Class names without those of ignored values."""
-    return {class_id: name for class_id, name in names.items() if class_id not in (ignore or ())}

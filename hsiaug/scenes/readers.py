@@ -32,8 +32,6 @@ from .labels import (
     ignored_values,
     names_for,
     numbered,
-    require_names,
-    without_ignored,
 )
 from .layout import Layout, channels_last
 from .raster import require_one_place
@@ -99,7 +97,6 @@ def open_scene(
         BadBandsError: if bands carry no information and are not to be dropped.
         ValueError: if labels do not match the cube, or ``class_names`` is not a mapping.
     """
-    require_names(class_names, 'open_scene')
     ignored = ignored_values(ignore, 'open_scene')
     content = open_content(existing(path, 'cube'), 'cube', bands)
     file, facts = content.file, content.facts
@@ -280,8 +277,7 @@ def _read_labels(
         require_one_place(content, source)
         nodata = source.facts.nodata
     elif key is None and (key := _usual_labels(content, cube)) is None:
-        names = names_for(None, content.facts.class_names) if class_names is None else class_names
-        return None, without_ignored(names, ignore)
+        return None, names_for(None, content.facts.class_names) if class_names is None else class_names
     variable = source.find(key, LABEL_KEYS, dimensions, 'labels', 'labels_key', NUMERIC + 'US')
     values = without_axis_of_one(variable.read(), dimensions)
     if values.dtype.kind in 'US':
@@ -292,7 +288,7 @@ def _read_labels(
         found = clean_labels(values, f'{source.file}: labels', nodata, ignore, class_names or names, unlabelled)
         if source is not content and source.facts.measured is not None and source.facts.measured.shape == found.shape:
             found = np.where(source.facts.measured, found, found.dtype.type(unlabelled))
-    return found, without_ignored(names if class_names is None else class_names, ignore)
+    return found, names if class_names is None else class_names
 
 
 def _read_groups(content: Content, key: str, cube: np.ndarray) -> np.ndarray:

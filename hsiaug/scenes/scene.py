@@ -16,7 +16,7 @@ from ..settings import check_value
 from .content import image_fingerprint, scene_content
 from .labels import UNLABELLED, as_integers, require_names, without_class
 from .layout import band_numbers
-from .wavelengths import MICROMETRES_BELOW
+from .wavelengths import given_centres
 
 ONE_CLASS = 'unlabelled'
 """Name of the single class of a scene used without its labels."""
@@ -102,17 +102,12 @@ class Scene:
                 f'{self.tile_rows} rows'
             )
         channels = self.cube.shape[2]
-        if self.wavelengths is not None:
-            self.wavelengths = np.asarray(self.wavelengths, dtype=np.float64)
-            if self.wavelengths.shape != (channels,):
-                raise ValueError(
-                    f'Scene {self.name!r}: {channels} bands but wavelengths of shape {self.wavelengths.shape}; '
-                    'give one band centre in nm per band of the cube'
-                )
-            if not (np.isfinite(self.wavelengths) & (self.wavelengths > 0)).all():
-                raise ValueError(f'Scene {self.name!r}: wavelengths must be positive numbers, found {self.wavelengths}')
-            if self.wavelengths.max() < MICROMETRES_BELOW:
-                self.wavelengths = 1000 * self.wavelengths
+        if self.wavelengths is not None and np.shape(self.wavelengths) != (channels,):
+            raise ValueError(
+                f'Scene {self.name!r}: {channels} bands but wavelengths of shape {np.shape(self.wavelengths)}; '
+                'give one band centre in nm per band of the cube'
+            )
+        self.wavelengths = given_centres(self.wavelengths, f'Scene {self.name!r}')
         for what in ('scale', 'offset'):
             value = np.asarray(getattr(self, what), dtype=np.float64)
             if value.shape not in ((), (channels,)) or not np.isfinite(value).all():

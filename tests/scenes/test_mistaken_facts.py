@@ -142,6 +142,9 @@ def test_what_is_masked_is_not_measured(dtype: Any) -> None:
 def test_micrometres_are_recognised_wherever_they_are_given(tmp_path: Path) -> None:
     centres, expected = [0.45, 0.55, 0.65, 0.85], [450, 550, 650, 850]
     assert Scene('x', CUBE, LABELS, wavelengths=np.array(centres)).wavelengths == pytest.approx(expected)
+    for odd in ([1, 2, 3, 4], [400, 500, np.nan, 700]):
+        with pytest.raises(ValueError, match="Scene 'x': wavelengths must be band centres in nm, positive and no indi"):
+            Scene('x', CUBE, LABELS, wavelengths=np.array(odd))
     samples = [{'image': torch.rand(4, 8, 8), 'label': torch.tensor(0)}]
     assert adapt(samples, classes=['a', 'b'], wavelengths=centres).spec.wavelengths == pytest.approx(expected)
     with pytest.raises(ValueError, match='wavelengths must be band centres in nm, positive and no indices'):
