@@ -149,7 +149,7 @@ def plot_sample(sample: Sample, spec: SampleSpec, show_titles: bool = True, supt
         a matplotlib figure without a window.
     """
     image, named = sample['image'], [key for key in ('label', 'prediction') if key in sample]
-    title = ', predicted '.join(spec.classes[int(sample[key])] for key in named) if 'label' in sample else ''
+    title = ', predicted '.join(_called(int(sample[key]), spec) for key in named) if 'label' in sample else ''
     if spec.kind == 'spectrum':
         figure, bands = Figure(figsize=(6, 3), layout='constrained'), BandAxis(spec)
         axes = figure.subplots()
@@ -205,67 +205,64 @@ def preview_grid(
     if count < 1:
         raise ValueError(f'preview_grid: count must be at least 1, found {count}')
     batches = {'synthetic': synthetic} if real is None else {'real': real, 'synthetic': synthetic}
-    for name, batch in batches.items():
-        _check(name, batch, spec)
-    curves = [curve for name, batch in batches.items() for curve in _curves(name, batch, spec)]
+    sides = {name: _checked(name, batch, spec) for name, batch in batches.items()}
+    curves = [curve for name, side in sides.items() for curve in _curves(name, *side)]
     classes = _frequent(curves, spec, count)
     panel_rows = -(-len(classes) // min(_COLUMNS, len(classes)))
     if spec.kind == 'spectrum':
         figure = Figure(figsize=(9.5, 2.5 * panel_rows + 0.7), layout='constrained')
         _draw_spectra(figure, curves, classes, spec)
     else:
-        columns = min(count, max(len(batch['image']) for batch in batches.values()))
-        rows = len(batches) * (1 + (spec.kind == 'segmentation') + 2 * (spec.kind == 'change'))
+        columns = min(count, max(len(images) for images, _ in sides.values()))
+        rows = len(sides) * (spec.dates + (spec.target_key == 'mask'))
         heights = 1.5 * rows + 0.3, 2.3 * panel_rows + 0.3
         figure = Figure(figsize=(max(9.5, 1.5 * columns + 2.5), sum(heights)), layout='constrained')
         parts: Any = figure.subfigures(2, 1, height_ratios=heights)
         above, below = parts
-        _draw_images(above, batches, spec, rows, columns)
+        _draw_images(above, sides, spec, rows, columns)
         _draw_spectra(below, curves, classes, spec)
     if suptitle is not None:
         figure.suptitle(suptitle, parse_math=False)
     return figure
 
 
-def _check(name: str, batch: Batch, spec: SampleSpec) -> None:
-    expected = spec.image_shape
-    if 'image' not in batch or len(batch['image']) == 0 or tuple(batch['image'].shape[1:]) != expected:
-        found = tuple(batch['image'].shape) if 'image' in batch else f'the keys {sorted(batch)}'
+def _checked(name: str, batch: Batch, spec: SampleSpec) -> tuple[Tensor, Tensor | None]:
+    """Images (n, dates, C, ...) float32, and labels (n,) or masks (n, H, W)."""
+    image, target = batch.get('image'), batch.get(spec.target_key)
+    if image is None or len(image) == 0 or tuple(image.shape[1:]) != spec.image_shape:
+        found = f'the keys {sorted(batch)}' if image is None else tuple(image.shape)
         raise ValueError(
-            f'preview_grid: {name} samples of kind {spec.kind!r} need a non-empty image {("n", *expected)}, '
+            f'preview_grid: {name} samples of kind {spec.kind!r} need a non-empty image {("n", *spec.image_shape)}, '
             f'found {found}'
         )
-    target, wanted = _target(batch, spec), (len(batch['image']), *spec.target_shape[-2:])
-    if target is not None and tuple(target.shape) != wanted:
+    images = image.detach().cpu().float().reshape(len(image), spec.dates, spec.bands, *(spec.size or ()))
+    if target is None:
+        return images, None
+    wanted = (len(image), *spec.target_shape[-2:])
+    if tuple(target.shape) not in (wanted, (len(image), 1, *wanted[1:])):
         raise ValueError(f'preview_grid: {name} {spec.target_key} must be {wanted}, found {tuple(target.shape)}')
-
-
-def _target(batch: Batch, spec: SampleSpec) -> Tensor | None:
-    """``label`` (n,) or ``mask`` (n, H, W)."""
-    target = batch.get(spec.target_key)
-    return target[:, 0] if target is not None and target.ndim == 4 and target.shape[1] == 1 else target
+    return images, target.cpu().long().reshape(wanted)
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 
-def _draw_images(figure: SubFigure, batches: Mapping[str, Batch], spec: SampleSpec, rows: int, columns: int) -> None:
+def _draw_images(
+    figure: SubFigure, sides: Mapping[str, tuple[Tensor, Tensor | None]], spec: SampleSpec, rows: int, columns: int
+) -> None:
     grid = iter(figure.subplots(rows, columns, squeeze=False))
-    first = next(iter(batches.values()))['image']
-    limits = stretch_limits(first[:columns], spec.wavelengths)
-    for side, batch in batches.items():
-        target = _target(batch, spec)
-        images = batch['image'] if spec.kind == 'change' else batch['image'][:, None]
-        for date in range(images.shape[1]):
+    limits = stretch_limits(next(iter(sides.values()))[0][:columns], spec.wavelengths)
+    for side, (images, target) in sides.items():
+        for number, date in enumerate(images.unbind(1), 1):
             row = next(grid)
-            row[0].set_ylabel(f'{side}\ndate {date + 1}' if spec.kind == 'change' else side)
-            for axes, image in zip(row, images[:, date], strict=False):
+            row[0].set_ylabel(f'{side}\ndate {number}' if spec.dates > 1 else side)
+            for axes, image in zip(row, date, strict=False):
                 axes.imshow(false_colour(image, spec.wavelengths, limits), interpolation='nearest')
-            if spec.kind == 'scene' and target is not None:
+            if spec.target_key == 'label' and target is not None:
                 for axes, label in zip(row, target.tolist(), strict=False):
-                    name = spec.classes[label] if 0 <= label < spec.num_classes else f'label {label}'
-                    axes.set_title(textwrap.fill(name, 20), fontsize=8, parse_math=False)  # no wider than a column
-        if spec.kind != 'scene':
+                    name = textwrap.fill(_called(label, spec), 20)  # no wider than a column
+                    axes.set_title(name, fontsize=8, parse_math=False)
+        if spec.target_key == 'mask':
             row = next(grid)
             row[0].set_ylabel(f'{side}\nmask')
             for axes, mask in zip(row, () if target is None else target, strict=False):
@@ -275,8 +272,13 @@ def _draw_images(figure: SubFigure, batches: Mapping[str, Batch], spec: SampleSp
             axes.set(xticks=[], yticks=[])
         else:
             axes.set_axis_off()
-    if spec.kind != 'scene':
-        _mask_legend(figure, [t for b in batches.values() if (t := _target(b, spec)) is not None], spec)
+    if spec.target_key == 'mask':
+        _mask_legend(figure, [masks for _, masks in sides.values() if masks is not None], spec)
+
+
+def _called(label: int, spec: SampleSpec) -> str:
+    """The name of a class."""
+    return spec.classes[label] if 0 <= label < spec.num_classes else f'label {label}'
 
 
 def _mask_legend(figure: SubFigure, masks: Sequence[Tensor], spec: SampleSpec) -> None:
@@ -313,25 +315,16 @@ class _Curve:
         return REAL if self.source == 'real' else SYNTHETIC
 
 
-def _curves(name: str, batch: Batch, spec: SampleSpec) -> Iterator[_Curve]:
-    target, image = _target(batch, spec), batch['image'].detach().cpu().float()
-    labels = None if target is None else target.cpu().long()
-    if spec.kind == 'spectrum':
-        yield _Curve(name, name, image.numpy(), None if labels is None else labels.numpy())
-        return
-    images = image if spec.kind == 'change' else image[:, None]
-    total = images[:, 0, 0].numel()
+def _curves(side: str, images: Tensor, target: Tensor | None) -> Iterator[_Curve]:
+    spectra = images.flatten(3).movedim(2, -1) if images.ndim > 3 else images[:, :, None]  # (n, dates, pixels, C)
+    count, dates, pixels, _ = spectra.shape
     # Random, since a fixed step could select the same columns of every patch.
-    some = np.random.default_rng(0).permutation(total)[:_PIXELS]
-    if labels is not None:
-        if spec.kind == 'scene':  # every pixel has the label of its image
-            labels = labels[:, None, None].expand(images[:, 0, 0].shape)
-        labels = labels.flatten()[some]
-    for date in range(images.shape[1]):
-        title = f'{name}, date {date + 1}' if spec.kind == 'change' else name
-        pixels = images[:, date].movedim(1, -1).flatten(0, 2)[some]
-        known = None if labels is None else labels.numpy()
-        yield _Curve(title, name, pixels.numpy(), known, '--' if date else '-')
+    some = np.sort(np.random.default_rng(0).permutation(count * pixels)[:_PIXELS])
+    # Every pixel of a scene has the label of its image.
+    labels = None if target is None else target.reshape(count, -1).expand(count, pixels).flatten()[some].numpy()
+    for date in range(dates):
+        name = f'{side}, date {date + 1}' if dates > 1 else side
+        yield _Curve(name, side, spectra[:, date].flatten(0, 1)[some].numpy(), labels, '--' if date else '-')
 
 
 def _frequent(curves: Sequence[_Curve], spec: SampleSpec, count: int) -> list[int | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tracemalloc
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,6 @@ def a_file_per_band(root: Path) -> dict[str, Any]:
         (root / 'labels' / city / 'cm').mkdir(parents=True)
         Image.fromarray(mask * 255).save(root / 'labels' / city / 'cm' / 'cm.png')
         raster(root / 'labels' / city / 'cm' / f'{city}-cm.tif', mask[None] + 1)
-    (root / 'images' / 'delft').mkdir()  # a place to test on, without a mask
     dates = ('imgs_1_rect', 'imgs_2_rect')
     return {
         'root': root / 'images', 'masks': root / 'labels', 'dates': dates, 'mask': 'cm/cm.png',
@@ -85,7 +85,20 @@ def arrays(root: Path) -> dict[str, Any]:
     return {'root': root}
 
 
-@pytest.mark.parametrize('write', [multi_band, a_file_per_band, envi, arrays])
+def a_folder_per_date(root: Path) -> dict[str, Any]:
+    """As LEVIR-CD: A, B and masks of 0 and 255, here with the list of a split elsewhere, as it is often published."""
+    for city in SIZES:
+        images, mask = pair(city)
+        for date, image in zip('AB', images, strict=True):
+            raster(root / date / f'{city}.tif', image)
+        (root / 'label').mkdir(exist_ok=True)
+        Image.fromarray(mask * 255).save(root / 'label' / f'{city}.png')
+    (root / 'list').mkdir()
+    (root / 'list' / 'val.txt').write_text('cork.tif\nayr.tif\n')
+    return {'root': root, 'label_map': {0: 0, 255: 1}}
+
+
+@pytest.mark.parametrize('write', [multi_band, a_file_per_band, envi, arrays, a_folder_per_date])
 def test_places_of_every_layout_whole_and_by_windows(tmp_path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
     given = write(tmp_path / 'places')
     folder = ChangeFolder(**given, scale=0.5, unit='reflectance')
@@ -197,6 +210,36 @@ def test_places_are_listed_named_or_unlabelled(tmp_path: Path) -> None:
         require_unseen_samples(data.provenance, ChangeFolder(**given, cities=('ayr',), labelled=False, size=5))
 
 
+def test_a_folder_per_date(tmp_path: Path) -> None:
+    given = a_folder_per_date(tmp_path / 'train')
+    (tmp_path / 'train' / 'label').rename(tmp_path / 'train' / 'OUT')
+    folder = ChangeFolder(tmp_path, split='train', dates=('B', 'A'), mask='OUT', label_map=given['label_map'])
+    assert np.array_equal(folder[1]['image'].flip(0).numpy(), pair('bern')[0])
+    assert np.array_equal(folder[1]['mask'][0].numpy(), pair('bern')[1])
+    given |= {'mask': 'OUT'}
+    assert ChangeFolder(**given, split='val').groups == ['cork', 'ayr']
+    assert ChangeFolder(**given, split='val', cities=('bern', 'ayr')).groups == ['ayr']
+    (tmp_path / 'train' / 'OUT' / 'bern.png').unlink()
+    with pytest.raises(ValueError, match=r'A.bern.tif has no file of that stem in .*OUT, which holds'):
+        ChangeFolder(**given)
+    assert set(ChangeFolder(tmp_path, split='train', dates=('A', 'B'), labelled=False)[1]) == {'image'}
+    (tmp_path / 'train' / 'OUT').rename(tmp_path / 'OUT')
+    with pytest.raises(DatasetNotFoundError, match=r"train has no mask, neither OUT; it holds \['A', 'B', 'list'\]"):
+        ChangeFolder(**given, dates=('A', 'B'))
+
+
+def test_places_without_a_mask_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    given = a_file_per_band(tmp_path)
+    (tmp_path / 'images' / 'delft').mkdir()
+    with pytest.warns(
+        UserWarning, match='1 of 4 places of .*images have no folder in .*labels and are left out: delft'
+    ):
+        assert ChangeFolder(**given).cities == list(SIZES)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert ChangeFolder(**given, cities=('cork',)).cities == ['cork']
+
+
 # --- what is wrong --------------------------------------------------------------------------------------------------
 
 
@@ -263,8 +306,8 @@ def nothing(root: Path) -> None:
     ('spoil', 'options', 'message'),
     [
         (no_mask, {}, r'bern has no mask, neither mask nor .*; it holds .*2019.tif.*; name it with mask=, or give lab'),
-        (empty_mask_folder, {}, r'bern has no mask, no file in cm; it holds'),
-        (folders_by_date, {}, r"'label'\]; 'label' seems to hold masks, .* Give every pair a folder of its own"),
+        (empty_mask_folder, {}, r'cm has no mask, no file; it holds \[\]'),
+        (folders_by_date, {}, r"two folders of images, .* found \['ayr', 'bern', 'cork'\] among .*'label'"),
         (third_date, {}, r"the dates of .*cork are not two: expected two images, .* found \['2019.tif', '2020"),
         (no_date, {}, r"the dates of .*cork are not two: .* found \['2019.tif'\]"),
         (nothing, {'dates': ('2019', '2021')}, r"expected \['2019', '2021'\] besides the mask, found \['2019.tif'\]"),
@@ -279,7 +322,7 @@ def nothing(root: Path) -> None:
         (band_elsewhere, {}, r'B02.tif and .*B03.tif do not show one place'),
         (values, {}, r'bern.change.tif holds \[255\], expected \[0, 1\]; map such values to a class with .*, such as'),
         (nothing, {'size': 20}, r'no place of .* is as large as size=\(20, 20\); the largest is \(13, 9\)'),
-        (nothing, {'split': 'val'}, r"no split 'val': neither .*val.txt nor"),
+        (nothing, {'split': 'val'}, r"no split 'val': neither a list .*val.txt, nor folders of that name"),
         (nothing, {'cities': ('ayr', 'oslo')}, r"no folders \['oslo'\] in .*, which hold \['ayr', 'bern', 'cork'\]"),
         (nothing, {'masks': 'nowhere'}, 'no folder nowhere; it should hold a folder per place'),
         (nothing, {'label_map': {0: 2}}, r'label_map must map to 0..1'),

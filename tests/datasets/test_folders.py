@@ -171,7 +171,7 @@ def test_splits_by_list_or_folder(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"no split 'val': neither a list .*val.txt, nor folders"):
         PairFolder(tmp_path / 'listed', CLASSES, split='val')
     (tmp_path / 'listed' / 'val.txt').write_text('z\n')
-    with pytest.raises(ValueError, match=r"'z' in .*val.txt has no file of that stem in .*img and .*label"):
+    with pytest.raises(ValueError, match=r"'z' of the split 'val' has no file of that stem in .*img and .*label"):
         PairFolder(tmp_path / 'listed', CLASSES, split='val')
 
 
@@ -190,10 +190,12 @@ def test_missing_partners_and_folders_are_named(tmp_path: Path) -> None:
         PairFolder(tmp_path, CLASSES)
     (tmp_path / 'img' / 'c.npy').unlink()
     (tmp_path / 'images').mkdir()
-    with pytest.raises(ValueError, match=r"\['images', 'img'\] in .* could all hold the images; name one with images="):
+    with pytest.raises(ValueError, match=r"\['images', 'img'\] in .* could all be the images; name one with images="):
         PairFolder(tmp_path, CLASSES)
     assert len(PairFolder(tmp_path, CLASSES, images='img')) == 4
-    with pytest.raises(DatasetNotFoundError, match=r"no folder nowhere for the masks in .*'images', 'img', 'label'"):
+    with pytest.raises(
+        DatasetNotFoundError, match=r"has no masks, no folder nowhere; it holds .*'images', 'img', 'label'"
+    ):
         PairFolder(tmp_path, CLASSES, images='img', masks='nowhere')
     with pytest.raises(DatasetNotFoundError, match=r'no folder .*absent; it should hold a folder of images'):
         PairFolder(tmp_path / 'absent', CLASSES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -72,16 +73,15 @@ class ImageFiles:
         self.names = [str(band) for band in bands or ()] if named else None
         self.given: Any = None if named else bands
         self.opened: Kept[Path, Content] = Kept(0 if one_size else MANY)
-        self.layout: Layout | None = layout
+        self.layout: Layout = layout or 'hwc'
         centres = given_centres(wavelengths, owner)
         content = self._content(first)
-        if layout is None and not content.facts.channels_last:
-            array = self._variable(content).read()  # decided on the first array for all
+        if layout is None and not content.facts.channels_last and self._variable(content).ndim > 2:
+            array = without_axis_of_one(_no_values(self._variable(content).shape), (2, 3))
             known = content.facts.wavelengths if centres is None else centres
-            size = pixels() if pixels and array.ndim == 3 else None
-            found = array if array.ndim == 2 else channels_last(array, None, size, known, str(first))
-            self.layout = 'hwc' if found is array else 'chw'
-        self.shape = shape = self._shape(first, content)
+            if channels_last(array, None, pixels and pixels(), known, str(first)) is not array:
+                self.layout = 'chw'  # decided on the first array for all
+        self.shape = shape = self._image(content).shape
         used: Any = content.facts.good_bands if self.given is None else self.given
         self.bands = band_numbers(used, shape[2], owner)
         self.nominal = centres is None and content.facts.nominal
@@ -111,27 +111,12 @@ class ImageFiles:
         refuse_doubts(content.facts, bands=self.given, scale=self.scale, nodata=self.nodata)
         return content
 
-    def _stored(
-        self, file: Path, content: Content, window: Window = WHOLE, bands: Sequence[int] | None = None
-    ) -> np.ndarray:
-        """(h, w, C) as stored, of all bands or some of them."""
-        variable = self._variable(content)
-        if variable.part is not None:
-            return variable.read((*window, bands))
-        array = variable.read()
-        if array.ndim == 2:
-            array = array[:, :, None]
-        elif not content.facts.channels_last:
-            array = channels_last(array, self.layout, where=str(file))
-        return array[window] if bands is None else array[window][:, :, bands]
-
     def _variable(self, content: Content) -> Variable:
         return content.find(self.key, CUBE_KEYS, (2, 3), 'image', 'image_key')
 
-    def _shape(self, file: Path, content: Content) -> tuple[int, ...]:
-        """(H, W, all bands) of an image, without reading values if the format allows."""
-        variable = self._variable(content)
-        return self._stored(file, content).shape if variable.part is None else variable.shape
+    def _image(self, content: Content) -> Variable:
+        """The image (H, W, all bands) of a file, to be read in windows."""
+        return in_windows(self._variable(content), (2, 3), 'hwc' if content.facts.channels_last else self.layout)
 
     def spec(self, kind: Kind, classes: Sequence[str], unit: str | None, ignore_index: int | None = None) -> SampleSpec:
         """Spec of samples of the size of the first image."""
@@ -142,7 +127,7 @@ class ImageFiles:
 
     def size(self, file: Path) -> tuple[int, int]:
         """(H, W) of an image."""
-        height, width, _ = self._shape(file, self._content(file))
+        height, width, _ = self._image(self._content(file)).shape
         return height, width
 
     def _require_same_bands(self, file: Path, facts: Facts) -> None:
@@ -164,7 +149,8 @@ class ImageFiles:
             ValueError: naming a file of another size or other bands.
         """
         content = self._content(file)
-        facts, shape = content.facts, self._shape(file, content)
+        facts, variable = content.facts, self._image(content)
+        shape = variable.shape
         if (shape != self.shape) if self.one_size else (shape[2] != self.shape[2]):
             raise ValueError(
                 f'{self.owner}: {file} has {shape} (rows, columns, bands), the first image has {self.shape}; '
@@ -172,7 +158,7 @@ class ImageFiles:
             )
         self._require_same_bands(file, facts)
         used = self.bands if bands is None else self.bands[bands]
-        values = self._stored(file, content, window, used.tolist())
+        values = variable.read((*window, used.tolist()))
         nodata = facts.nodata if self.nodata is None else self.nodata
         valid = np.isfinite(values).all(axis=2)
         if nodata is not None:
@@ -230,12 +216,11 @@ class MaskFiles:
 
     def _open(self, file: Path) -> tuple[Variable, Content]:
         content = self.opened.get_or_make(file, lambda: open_content(file, 'mask'))
-        return content.find(self.key, LABEL_KEYS, (2,), 'mask', 'mask_key'), content
+        return in_windows(content.find(self.key, LABEL_KEYS, (2,), 'mask', 'mask_key'), (2,)), content
 
     def size(self, file: Path) -> tuple[int, ...]:
         """(H, W) of a mask, without reading its values."""
-        shape = self._open(file)[0].shape
-        return shape if len(shape) == 2 else shape[:2] if shape[2] == 1 else shape[1:]
+        return self._open(file)[0].shape
 
     def read(self, file: Path, size: tuple[int, ...], image: Content, window: Window = WHOLE) -> np.ndarray:
         """(h, w) int64 labels.
@@ -251,7 +236,7 @@ class MaskFiles:
         """
         variable, content = self._open(file)
         facts = content.facts
-        raw, nodata = window_of(variable, window), variable.fill if facts.nodata is None else facts.nodata
+        raw, nodata = variable.read((*window, None)), variable.fill if facts.nodata is None else facts.nodata
         if raw.shape != size:
             raise ValueError(f'{self.owner}: {file} has {raw.shape}, its image {size} rows and columns')
         require_one_place(image, content)
@@ -297,24 +282,40 @@ def open_bands(folder: Path, names: Sequence[str] | None = None) -> Content:
     contents = [open_content(files[name], 'image') for name in chosen]
     for content in contents[1:]:
         require_one_place(contents[0], content)
-    bands = [content.find(None, CUBE_KEYS, (2,), 'band', 'image_key') for content in contents]
-    sizes = {name: tuple(side for side in band.shape if side > 1) for name, band in zip(chosen, bands, strict=True)}
+    bands = [in_windows(content.find(None, CUBE_KEYS, (2,), 'band', 'image_key'), (2,)) for content in contents]
+    sizes = {name: band.shape for name, band in zip(chosen, bands, strict=True)}
     if len(set(sizes.values())) > 1:
         raise SceneFileError(f'{folder}: its bands have other sizes, {sizes}; bring all to one grid')
-    shape = (*without_axis_of_one(np.empty(bands[0].shape, dtype=bool), (2,)).shape, len(bands))
 
     def read(rows: slice = slice(None), columns: slice = slice(None), only: Sequence[int] | None = None) -> np.ndarray:
-        return np.stack([window_of(bands[k], (rows, columns)) for k in only or range(len(bands))], axis=2)
+        return np.stack([bands[k].read((rows, columns, None)) for k in only or range(len(bands))], axis=2)
 
-    variable = Variable(shape, np.result_type(*(band.dtype for band in bands)), read, None, str(folder), part=read)
+    dtype = np.result_type(*(band.dtype for band in bands))
+    variable = Variable((*bands[0].shape, len(bands)), dtype, read, None, str(folder), part=read)
     return Content(folder, {'cube': variable}, _joined([content.facts for content in contents], chosen, folder))
 
 
-def window_of(band: Variable, window: Window) -> np.ndarray:
-    """(h, w) of a mask or a band, whose file may have an additional axis of length one."""
-    if band.part is not None:
-        return without_axis_of_one(band.read((*window, None)), (2,))
-    return without_axis_of_one(band.read(), (2,))[window]
+def in_windows(variable: Variable, dimensions: tuple[int, ...], layout: Layout = 'hwc') -> Variable:
+    """A mask or band (H, W), or an image (H, W, C), which is read in windows, without a further axis of one."""
+
+    def turned(array: np.ndarray) -> np.ndarray:
+        array = without_axis_of_one(array, dimensions)
+        if array.ndim == 3:
+            return channels_last(array, layout)
+        return array[:, :, None] if 3 in dimensions else array
+
+    def part(rows: slice, columns: slice, bands: Sequence[int] | None) -> np.ndarray:
+        if variable.part is not None:
+            return turned(variable.read((rows, columns, bands)))
+        window = turned(variable.read())[rows, columns]
+        return window if bands is None else window[:, :, bands]
+
+    return replace(variable, shape=turned(_no_values(variable.shape)).shape, part=part)
+
+
+def _no_values(shape: tuple[int, ...]) -> np.ndarray:
+    """An array that takes no memory, for its axes."""
+    return np.broadcast_to(np.uint8(0), shape)
 
 
 def _joined(facts: Sequence[Facts], names: Sequence[str], folder: Path) -> Facts:

@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from ...samples import Sample, Transform, as_classes, class_counts
 from ...scenes.files import FilesNotFoundError
 from ...scenes.layout import Layout
 from ..real.held import IGNORE, RealDataset, as_fractions
-from .image_files import IMAGE_SUFFIXES, SUFFIXES, ImageFiles, MaskFiles, image_files, subfolders
+from .image_files import IMAGE_SUFFIXES, ImageFiles, MaskFiles, image_files, subfolders
+from .matching import entries, matched, only_one, root_of
 
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img')
 MASK_FOLDERS = ('masks', 'mask', 'labels', 'label', 'annotations')
@@ -74,54 +74,20 @@ class PairFolder(RealDataset):
         layout: Layout | None = None,
         transforms: Transform | None = None,
     ) -> None:
-        self.root, self.transforms = Path(root).expanduser(), transforms
+        self.root, split = root_of('PairFolder', root, split, 'a folder of images and one of masks')
+        self.transforms = transforms
         self.masks = MaskFiles('PairFolder', classes, label_map, ignore, mask_key)
-        self.pairs = self._pairs(split, images, masks)
+        folders = []
+        for what, name, usual in (('images', images, IMAGE_FOLDERS), ('masks', masks, MASK_FOLDERS)):
+            found = [path for path in entries(self.root, name, usual) if path.is_dir()]
+            folders.append(only_one('PairFolder', what, found, self.root, f'no folder {name or " or ".join(usual)}'))
+        self.pairs = list(matched('PairFolder', self.root, folders[:1], folders[1:], split).values())
         self._counts: np.ndarray | None = None
         image, mask = self.pairs[0]
         self.files = ImageFiles(
             'PairFolder', image, bands, wavelengths, scale, nodata, image_key, layout, lambda: self.masks.size(mask)
         )
         self.spec = self.files.spec('segmentation', classes, unit, IGNORE)
-
-    # --- files ------------------------------------------------------------------------------------------------------
-
-    def _pairs(self, split: str | None, images: str | None, masks: str | None) -> list[tuple[Path, Path]]:
-        """Files of the pairs, in the order of their stems."""
-        root, listing = self.root, self.root / f'{split}.txt'
-        if split is not None and (root / split).is_dir():
-            root, split = root / split, None
-        folders = [_folder(root, images, IMAGE_FOLDERS, 'images'), _folder(root, masks, MASK_FOLDERS, 'masks')]
-        if split is not None and all((folder / split).is_dir() for folder in folders):
-            folders, split = [folder / split for folder in folders], None
-        of_image, of_mask = (_by_stem(f, s) for f, s in zip(folders, (IMAGE_SUFFIXES, SUFFIXES), strict=True))
-        stems = sorted(of_image.keys() | of_mask.keys())
-        if split is not None:
-            if not listing.is_file():
-                raise FilesNotFoundError(
-                    f'PairFolder: no split {split!r}: neither a list {listing}, nor folders {root / split} or '
-                    f'{folders[0] / split} and {folders[1] / split}'
-                )
-            text = normalize('NFC', listing.read_text('utf-8-sig'))
-            listed = [Path(line.strip()) for line in text.splitlines() if line.strip()]
-            stems = [file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name for file in listed]
-        for stem in stems:
-            missing = [folder for folder, files in zip(folders, (of_image, of_mask), strict=True) if stem not in files]
-            if missing:
-                partner = of_image.get(stem) or of_mask.get(stem) or f'{stem!r} in {listing}'
-                like = sorted({p.name for p in (of_image if missing[0] == folders[0] else of_mask).values()})[:3]
-                raise ValueError(
-                    f'PairFolder: {partner} has no file of that stem in {" and ".join(map(str, missing))}, which holds '
-                    f'{like}; give both files of a pair the same stem'
-                )
-        if not stems:
-            raise ValueError(
-                f'PairFolder: no files with {IMAGE_SUFFIXES}, and no ENVI files, in {folders[0]}, or none named in '
-                'the split'
-            )
-        return [(of_image[stem], of_mask[stem]) for stem in stems]
-
-    # --- samples ----------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -243,29 +209,3 @@ class SceneFolder(RealDataset):
     def class_counts(self) -> np.ndarray:
         """(K,) number of images per class."""
         return class_counts(self.labels, self.spec.num_classes)
-
-
-def _folder(root: Path, name: str | None, usual: Sequence[str], what: str) -> Path:
-    """The folder of the images or masks."""
-    if not root.is_dir():
-        raise FilesNotFoundError(f'PairFolder: no folder {root}; it should hold a folder of images and one of masks')
-    found = [path.name for path in subfolders(root)]
-    names = [name] if name is not None else [entry for entry in found if entry.lower() in usual]
-    if len(names) == 1 and (root / names[0]).is_dir():
-        return root / names[0]
-    if len(names) > 1:
-        raise ValueError(f'PairFolder: {names} in {root} could all hold the {what}; name one with {what}=')
-    raise FilesNotFoundError(
-        f'PairFolder: no folder {name or " or ".join(usual)} for the {what} in {root}, which holds the folders '
-        f'{found}; name it with {what}=, or give another root'
-    )
-
-
-def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """Readable files by stem, composed: macOS may store accents as characters of their own."""
-    files: dict[str, Path] = {}
-    for path in image_files(folder, suffixes):
-        if (stem := normalize('NFC', path.stem)) in files:
-            raise ValueError(f'PairFolder: {files[stem]} and {path} have the same stem; keep one of them')
-        files[stem] = path
-    return files

@@ -1,9 +1,9 @@
-"""Folders of places, such as cities, each with images of two dates and a change mask."""
+"""Folders of images of two dates and change masks: a folder per place, such as a city, or a folder per date."""
 
 from __future__ import annotations
 
 import os
-import re
+import warnings
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -14,38 +14,42 @@ from typing import cast
 import numpy as np
 import torch
 
-from ...samples import Sample, Transform
+from ...samples import Sample, Transform, in_short
 from ...scenes.change import CHANGE_CLASSES
 from ...scenes.files import FilesNotFoundError
 from ...scenes.raster import require_one_place
 from ...scenes.windows import tile_corners
 from ...seen import Places, digest_of_parts
 from ..real.held import IGNORE, RealDataset
-from .image_files import SUFFIXES, WHOLE, ImageFiles, MaskFiles, Window, image_files, subfolders
+from .image_files import IMAGE_SUFFIXES, SUFFIXES, WHOLE, ImageFiles, MaskFiles, Window, image_files, subfolders
+from .matching import entries, held_in, matched, names_of, only_one, root_of
 
 MASKS = ('mask', 'masks', 'cm', 'change', 'changes', 'change_map', 'change_mask', 'label', 'labels', 'gt')
 """Usual names of a change mask, or of the folder that holds it, in any case."""
 
 
 class ChangeFolder(RealDataset):
-    """Pairs of dates with change masks, one folder per place, read on demand: whole, or in windows of one size.
+    """Pairs of dates with change masks, read on demand: whole, or in windows of one size.
 
-    ``root/<city>/`` holds two dates and a mask. A date is a file with all bands (GeoTIFF, ENVI, NumPy, ...) or a folder
-    with a file per band, such as ``B02.tif``. Both dates and the mask of a place have the same grid; places may
-    differ in size. From GeoTIFF and ENVI files, only the required window is read. Pixels not measured at a date get the
-    mean of its other pixels and are ignored in the mask.
+    ``root/<place>/`` holds two dates and a mask, or ``root`` holds a folder for each date and one of masks, with files
+    of the same stem for the same place. A date is a file with all bands (GeoTIFF, ENVI, NumPy, ...) or, in the folder
+    of a place, a folder with a file per band, such as ``B02.tif``. Both dates and the mask of a place have the same
+    grid; places may differ in size. From GeoTIFF and ENVI files, only the required window is read. Pixels not measured
+    at a date get the mean of its other pixels and are ignored in the mask.
 
     To read OSCD, use ``ChangeFolder('... - Images', masks='... - Train Labels', dates=('imgs_1_rect', 'imgs_2_rect'),
-    mask='cm/cm.png', label_map={0: 0, 255: 1})``.
+    mask='cm/cm.png', label_map={0: 0, 255: 1})``; LEVIR-CD with ``A``, ``B`` and ``label`` in each split,
+    ``ChangeFolder('LEVIR-CD', split='train', label_map={0: 0, 255: 1})``.
 
     Args:
-        root: folder that holds a folder per place.
+        root: folder that holds a folder per place, or per date.
         masks: folder with a folder per place that holds its mask, if masks are kept apart; only its places are used.
-        split: ``root/<split>.txt`` that lists places, one per line or comma-separated, or a folder ``root/<split>/``.
+        split: ``root/<split>.txt`` or ``root/list/<split>.txt`` that lists places, one per line or comma-separated, or
+            a folder ``root/<split>/``.
         cities: places to use; if None, all.
-        dates: names of the two dates in the folder of a place, in order; suffixes may be omitted. If None, the only two
-            images or folders of images there, in alphabetical order.
-        mask: name of the mask in the folder of a place; if None, found by its usual names.
+        dates: names of the two dates in the folder of a place, in order, whose suffixes may be omitted; or of their
+            folders. If None, the only two images or folders of images there, in alphabetical order.
+        mask: name of the mask in the folder of a place, or of the folder of masks; if None, found by its usual names.
         labelled: whether there are masks; if not, samples are unlabelled.
         size: side, or height and width, of the windows that places are cut into, without remainders at the edges. None
             for whole places, which :func:`~hsiaug.datasets.adapt` and :func:`hsiaug.fit` cut with ``size=``.
@@ -57,8 +61,8 @@ class ChangeFolder(RealDataset):
         groups: place of each sample.
 
     Raises:
-        DatasetNotFoundError: if a folder, a place or the split is missing.
-        ValueError: naming the place that has no two dates or no mask, or if all are smaller than ``size``.
+        DatasetNotFoundError: if a folder, a place, a mask or the split is missing.
+        ValueError: naming the place that has not two dates, or if all are smaller than ``size``.
     """
 
     def __init__(
@@ -80,16 +84,20 @@ class ChangeFolder(RealDataset):
         nodata: float | None = None,
         transforms: Transform | None = None,
     ) -> None:
-        self.root, self.labelled, self.transforms = Path(root).expanduser(), labelled, transforms
+        self.root, split = root_of('ChangeFolder', root, split, 'a folder per place')
+        self.labelled, self.transforms = labelled, transforms
         classes = tuple(CHANGE_CLASSES.values())
         self.masks = MaskFiles('ChangeFolder', classes, label_map, ignore, few=True)
-        mask_root = None if masks is None else Path(masks).expanduser()
-        self.cities = self._cities(split, cities, mask_root)
-        self.files = []
-        for city in self.cities:
-            folder = self.root / city
-            found = _mask(folder if mask_root is None else mask_root / city, mask) if labelled else None
-            self.files.append((*_dates(folder, dates, found), found))
+        of_masks = self.root if masks is None else root_of('ChangeFolder', masks, None, 'a folder per place')[0]
+        if masks is None and _by_date(self.root, dates, mask):
+            folders = _roles(self.root, self.root, dates, mask, labelled, whole=True)
+            found = matched('ChangeFolder', self.root, folders[:2], folders[2:], split, cities)
+        else:
+            found = {
+                city: _roles(self.root / city, of_masks / city, dates, mask, labelled)
+                for city in self._places(split, cities, of_masks)
+            }
+        self.cities, self.files = list(found), list(found.values())
         self.images = ImageFiles('ChangeFolder', self.files[0][0], bands, wavelengths, scale, nodata, one_size=False)
         self.place = np.arange(len(self.cities))
         self.windows: list[Window] = [WHOLE] * len(self.cities)
@@ -116,36 +124,23 @@ class ChangeFolder(RealDataset):
 
     # --- files ------------------------------------------------------------------------------------------------------
 
-    def _cities(self, split: str | None, cities: Sequence[str] | None, masks: Path | None) -> list[str]:
-        """Names of the places, in order."""
-        if split is not None and (self.root / split).is_dir():
-            self.root, split = self.root / split, None
-        for folder in (self.root, masks or self.root):
-            if not folder.is_dir():
-                raise FilesNotFoundError(f'ChangeFolder: no folder {folder}; it should hold a folder per place')
-        held, masked = ([path.name for path in subfolders(folder)] for folder in (self.root, masks or self.root))
-        if cities is None and (apart := [name for name in held if name.lower() in MASKS]):
-            raise ValueError(
-                f'ChangeFolder: {self.root} holds {held[:8]}; {apart[0]!r} seems to hold masks, and the others a date '
-                'each. Give every pair a folder of its own, such as 1/A.tif, 1/B.tif and 1/mask.png'
+    def _places(self, split: str | None, cities: Sequence[str] | None, masks: Path) -> list[str]:
+        """Names of the folders of places, in order."""
+        held, masked = ([path.name for path in subfolders(folder)] for folder in (self.root, masks))
+        names = names_of('ChangeFolder', self.root, split, masked, cities, ',\n')
+        if split is None and cities is None and (left := [name for name in held if name not in masked]):
+            warnings.warn(
+                f'ChangeFolder: {len(left)} of {len(held)} places of {self.root} have no folder in {masks} and are '
+                f'left out: {in_short(left)}; name those that are meant with cities=',
+                stacklevel=3,
             )
-        names = list(masked if cities is None else cities)
-        if split is not None:
-            listing = self.root / f'{split}.txt'
-            if not listing.is_file():
-                raise FilesNotFoundError(
-                    f'ChangeFolder: no split {split!r}: neither {listing} nor {self.root / split} exists'
-                )
-            listed = [name.strip() for name in re.split('[,\n]', listing.read_text('utf-8-sig')) if name.strip()]
-            names = [name for name in listed if cities is None or name in cities]
         if missing := [name for name in names if name not in held or name not in masked]:
-            where = f'{self.root} and {masks}' if masks is not None else str(self.root)
             raise FilesNotFoundError(
-                f'ChangeFolder: no folders {missing[:8]} in {where}, which hold {sorted({*held, *masked})[:20]}; every '
-                'place has a folder with its two dates, and one with its mask'
+                f'ChangeFolder: no folders {missing[:8]} in {" and ".join({str(self.root): 0, str(masks): 0})}, which '
+                f'hold {sorted({*held, *masked})[:20]}; every place has a folder with its two dates and its mask'
             )
         if not names:
-            raise FilesNotFoundError(f'ChangeFolder: no places in {masks or self.root}; it should hold a folder each')
+            raise FilesNotFoundError(f'ChangeFolder: no places in {masks}; it should hold a folder each')
         return names
 
     @cached_property
@@ -156,13 +151,13 @@ class ChangeFolder(RealDataset):
             ValueError: naming a place whose dates and mask do not have one size.
         """
         found = []
-        for first, second, mask in self.files:
+        for first, second, *masks in self.files:
             sizes = [self.images.size(first), self.images.size(second)]
-            sizes += [] if mask is None else [cast('tuple[int, int]', self.masks.size(mask))]
+            sizes += [cast('tuple[int, int]', self.masks.size(mask)) for mask in masks]
             if len(set(sizes)) > 1:
                 raise ValueError(
                     f'ChangeFolder: both dates and the mask of a place must be of one size, found {sizes} of {first}, '
-                    f'{second} and {mask}; bring them to one grid'
+                    f'{second} and {masks}; bring them to one grid'
                 )
             found.append(sizes[0])
         return found
@@ -182,7 +177,7 @@ class ChangeFolder(RealDataset):
                 value.
         """
         window = self.windows[index]
-        *files, mask_file = self.files[self.place[index]]
+        files, masks = self.files[self.place[index]][:2], self.files[self.place[index]][2:]
         (first, measured, one), (second, measured_too, other) = (self.images.read(file, window) for file in files)
         if first.shape != second.shape:
             raise ValueError(
@@ -191,8 +186,8 @@ class ChangeFolder(RealDataset):
             )
         require_one_place(one, other)
         sample: Sample = {'image': torch.from_numpy(np.stack([first, second]))}
-        if mask_file is not None:
-            mask = self.masks.read(mask_file, first.shape[1:], one, window)
+        for file in masks:
+            mask = self.masks.read(file, first.shape[1:], one, window)
             sample['mask'] = torch.from_numpy(np.where(measured & measured_too, mask, IGNORE))[None]
         return self._transformed(sample)
 
@@ -213,60 +208,47 @@ class ChangeFolder(RealDataset):
     def _digests(self) -> np.ndarray:
         """(places,) uint64 digests of the whole first dates, read band by band."""
         bands, found = range(len(self.images.bands)), []
-        for (first, _, _), shape in zip(self.files, self.shapes, strict=True):
+        for (first, *_), shape in zip(self.files, self.shapes, strict=True):
             parts = (self.images.read(first, bands=[band])[0] for band in bands)
             found.append(digest_of_parts((len(bands), *shape), parts))
         return np.array(found, dtype=np.uint64)
 
 
-def _entry(folder: Path, name: str) -> Path | None:
-    """A file or folder by its name, with or without suffix."""
-    if (folder / name).exists():
-        return folder / name
-    found = [file for file in image_files(folder) if file.stem == name] if folder.is_dir() else []
-    return found[0] if len(found) == 1 else None
+def _by_date(root: Path, dates: tuple[str, str] | None, mask: str | None) -> bool:
+    """Whether a folder holds one per date, and one of masks, instead of one per place."""
+    if dates is None:
+        return any(path.is_dir() for path in entries(root, mask, MASKS))
+    return all((root / date).is_dir() for date in dates)
 
 
-def _mask(folder: Path, name: str | None) -> Path:
-    """The mask of a place.
+def _roles(
+    folder: Path, masked: Path, dates: tuple[str, str] | None, mask: str | None, labelled: bool, whole: bool = False
+) -> list[Path]:
+    """First date, second date and, where labelled, mask, which is in the folder ``masked``.
 
-    Raises:
-        ValueError: naming the folder that has none, or several.
-    """
-    found = [] if name is None else [entry for entry in (_entry(folder, name),) if entry is not None]
-    if name is None:
-        found = [path for path in subfolders(folder) if path.name.lower() in MASKS]
-        found += [file for file in image_files(folder, SUFFIXES) if file.stem.lower() in MASKS]
-    files = [file for entry in found for file in (image_files(entry, SUFFIXES) if entry.is_dir() else [entry])]
-    if len(files) == 1:
-        return files[0]
-    held = sorted(path.name for path in folder.iterdir())[:12]
-    if not files:
-        wanted = 'no file in ' + found[0].name if found else f'neither {name or " nor ".join(MASKS)}'
-        raise ValueError(
-            f'ChangeFolder: {folder} has no mask, {wanted}; it holds {held}; name it '
-            'with mask=, or give labelled=False for places without masks'
-        )
-    raise ValueError(f'ChangeFolder: {[str(file) for file in files]} could all be the mask; name one with mask=')
-
-
-def _dates(folder: Path, names: tuple[str, str] | None, mask: Path | None) -> tuple[Path, Path]:
-    """The two dates of a place, files or folders.
+    Each is a file, or a date a folder of bands; ``whole``, each is the folder of all places.
 
     Raises:
-        ValueError: if there are not two.
+        DatasetNotFoundError: naming the folder that has no mask.
+        ValueError: naming the folder that has not two dates, or several masks.
     """
-    if names is not None:
-        found = [entry for name in names if (entry := _entry(folder, name)) is not None]
-    else:
+    masks = []
+    if labelled:
+        found, wanted = entries(masked, mask, MASKS), f'neither {mask or " nor ".join(MASKS)}'
+        if len(found) == 1 and found[0].is_dir() and not whole:
+            found, masked, wanted = image_files(found[0], SUFFIXES), found[0], 'no file'
+        hint = ', or give labelled=False for places without masks'
+        masks = [only_one('ChangeFolder', 'mask', found, masked, wanted, hint)]
+    if dates is None:
         inside = [path for path in subfolders(folder) if image_files(path)] + image_files(folder)
-        masks = [] if mask is None else [mask, mask.parent]
-        found = [path for path in inside if path not in masks and path.stem.lower() not in MASKS]
-    if len(found) != 2 or (names is not None and len(names) != 2):
-        held = sorted(path.name for path in folder.iterdir())[:12]
-        wanted = 'two images, or two folders of images,' if names is None else f'{list(names)}'
+        others = {*masks, *(path.parent for path in masks)}
+        pair = [path for path in inside if path not in others and path.stem.lower() not in MASKS]
+    else:
+        pair = [entry for name in dates for entry in entries(folder, name, suffixes=IMAGE_SUFFIXES)]
+    if len(pair) != 2 or (dates is not None and len(dates) != 2):
+        wanted = 'two images, or two folders of images,' if dates is None else f'{list(dates)}'
         raise ValueError(
             f'ChangeFolder: the dates of {folder} are not two: expected {wanted} besides the mask, found '
-            f'{[path.name for path in found]} among {held}; name them with dates=, in order'
+            f'{[path.name for path in pair]} among {held_in(folder)}; name them with dates=, in order'
         )
-    return found[0], found[1]
+    return [*pair, *masks]
