@@ -19,7 +19,6 @@ from ..datasets.contract.batches import as_tensor
 from ..datasets.contract.wrapped import look_through
 from ..datasets.mixing.sources import LabelPolicies, NamedSources, Ratios
 from ..datasets.pools.pool import Draw
-from ..datasets.shared import Kept
 from ..samples import SpecMismatchError, target_of
 from .gated_albumentations import GatedTransform
 
@@ -55,6 +54,8 @@ class SyntheticMix(GatedTransform):
         ValueError: if not exactly one of ``ratio`` and ``p`` is given, or it is out of range.
     """
 
+    changes = ('image', 'mask', 'label')
+
     def __init__(
         self,
         source: NamedSources,
@@ -69,30 +70,7 @@ class SyntheticMix(GatedTransform):
         super().__init__(self._replace_by(source, ratio, p, labels, draw, different_scales), p)
         self._require_kinds(('scene', 'segmentation'), 'an albumentations pipeline')
         self.target = target_of(self.sources.pools[0].kind)
-        self._drawn: Kept[int, dict[str, np.ndarray]] = Kept(1)  # the targets of a call ask for it in turn
-        self._number = np.zeros(1, dtype=np.int64)
-
-    @property
-    def targets(self) -> dict[str, Callable[..., Any]]:
-        """What can be replaced."""
-        return {'image': self.apply, 'mask': self.apply_to_mask, 'label': self.apply_to_label}
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Check that the targets of a call are those that a synthetic sample has.
-
-        Raises:
-            ValueError: if the mask or label that belongs to the image is missing, or there is one to which a synthetic
-                sample has no counterpart.
-        """
-        found = {self._target_of(key) for key, value in data.items() if value is not None}
-        extra = found & set(super().targets) - {'image', self.target} | found & {'mask', 'label'} - {self.target}
-        if extra or not {'image', self.target} <= found:
-            raise ValueError(
-                f'SyntheticMix: a synthetic sample has image and {self.target}, found {sorted(data)}; call the '
-                f'pipeline with image=..., {self.target}=... (or name them in additional_targets) and nothing that '
-                'would keep values of the real sample'
-            )
-        return {}
+        self.needed = self.allowed = {'image', self.target}
 
     def __call__(self, *args: Any, force_apply: bool = False, **kwargs: Any) -> Any:
         """Gate a sample, and replace it where the gate is open."""
@@ -102,56 +80,33 @@ class SyntheticMix(GatedTransform):
                     self._numbers.require_values(as_tensor(value), f'real {key}s')
         return super().__call__(*args, force_apply=force_apply, **kwargs)
 
-    def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Replace every target of a call."""
-        # Not through albumentations, which gives 0-d arrays a dimension and never returns from text.
-        labels = {key for key, value in kwargs.items() if value is not None and self._target_of(key) == 'label'}
-        others = {key: value for key, value in kwargs.items() if key not in labels}
-        result: dict[str, Any] = super().apply_with_params(params, *args, **others)
-        result |= {key: self.apply_to_label(kwargs[key], **params) for key in labels}
-        self._drawn.clear()
-        return result
-
-    def apply(self, img: np.ndarray, *args: Any, draw: int, **params: Any) -> np.ndarray:
-        """The synthetic image, (H, W, C) float32.
+    def _change(self, image: np.ndarray, draw: int) -> dict[str, Callable[[Any], Any]]:
+        """The synthetic image, (H, W, C) float32, and the synthetic mask or label, in shape and type of the real one.
 
         Raises:
-            TypeError: if the real image is of another dtype.
-            SpecMismatchError: if it is of another shape.
+            TypeError: if the real image is of another dtype, or the label is no single number.
+            SpecMismatchError: if one is of another shape.
         """
-        self._require_float32(img, self.sources.spec, 'source')
-        synthetic = self._sample(draw)['image']
-        self.sources.see(torch.from_numpy(img[None]), torch.from_numpy(synthetic[None]), self._number)
-        return _as_real('image', img, np.moveaxis(synthetic, 0, -1))
+        self._require_float32(image, self.sources.spec, 'source')
+        batch, number = self.sources.random(1, draw, self.probability.epoch)
+        self._numbers.require(batch, 'synthetic')
+        self.sources.see(torch.from_numpy(image[None]), batch['image'], number)
+        synthetic, target = (batch[key][0].cpu().numpy() for key in ('image', self.target))
 
-    def apply_to_mask(self, mask: np.ndarray, *args: Any, draw: int, **params: Any) -> np.ndarray:
-        """The synthetic mask, in the shape and dtype of the real one."""
-        synthetic = self._sample(draw)['mask']
-        return _as_real('mask', mask, synthetic[..., None] if mask.ndim == 3 else synthetic)
+        def mask(real: np.ndarray) -> np.ndarray:
+            return _as_real('mask', real, target[..., None] if real.ndim == 3 else target)
 
-    def apply_to_label(self, label: Any, *args: Any, draw: int, **params: Any) -> Any:
-        """The synthetic label, of the type of the real one.
+        def label(given: Any) -> Any:
+            real = np.asarray(given)
+            if real.size != 1 or real.dtype.kind not in 'biuf' or isinstance(given, list):
+                raise TypeError(f'SyntheticMix: found label {given!r}, expected one class number')
+            value = _as_real('label', real, target.reshape(real.shape))
+            if isinstance(given, np.ndarray):
+                return value
+            return torch.full_like(given, value.item()) if isinstance(given, Tensor) else type(given)(value.item())
 
-        Raises:
-            TypeError: if the real one is no single number.
-        """
-        real = np.asarray(label)
-        if real.size != 1 or real.dtype.kind not in 'biuf' or isinstance(label, list):
-            raise TypeError(f'SyntheticMix: found label {label!r}, expected one class number')
-        value = _as_real('label', real, self._sample(draw)['label'].reshape(real.shape))
-        if isinstance(label, np.ndarray):
-            return value
-        return torch.full_like(label, value.item()) if isinstance(label, Tensor) else type(label)(value.item())
-
-    def _sample(self, draw: int) -> dict[str, np.ndarray]:
-        """The synthetic sample that a seed names."""
-
-        def make() -> dict[str, np.ndarray]:
-            batch, self._number = self.sources.random(1, draw, self.probability.epoch)
-            self._numbers.require(batch, 'synthetic')
-            return {key: batch[key][0].cpu().numpy() for key in ('image', self.target)}
-
-        return self._drawn.get_or_make(draw, make)
+        change = {'mask': mask, 'label': label}[self.target]
+        return {'image': lambda real: _as_real('image', real, np.moveaxis(synthetic, 0, -1)), self.target: change}
 
     def __repr__(self) -> str:
         return f'SyntheticMix({self.probability}, source={self.sources})'
@@ -168,7 +123,7 @@ def _as_real(what: str, real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
             f'SyntheticMix: found {what} of shape {real.shape}, expected {synthetic.shape} as the source holds; '
             'convert both to the same bands and size, or move the mixing to a place in the pipeline where they match'
         )
-    converted = synthetic.astype(real.dtype)
+    converted = synthetic.astype(real.dtype, order='C')
     if not np.array_equal(converted, synthetic, equal_nan=synthetic.dtype.kind == 'f'):
         raise SpecMismatchError(
             f'SyntheticMix: found {what} of dtype {real.dtype}, which cannot hold the synthetic values from '

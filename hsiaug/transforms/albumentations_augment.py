@@ -38,63 +38,36 @@ class GeneratorAugmentation(GatedTransform):
         ValueError: if not exactly one of ``ratio`` and ``p`` is given, or it is out of range.
     """
 
+    changes = ('image', 'mask')
+
     def __init__(
         self, generator: SampleAugmenter, ratio: float | Schedule | None = None, p: float | None = None
     ) -> None:
         super().__init__(ratio, p)
         self.augmenter = Augmenter('GeneratorAugmentation', generator, ('segmentation', 'scene'))
-        self._altered: tuple[np.ndarray, np.ndarray] | None = None
+        self.needed = {'image', 'mask'} if self.augmenter.spec.kind == 'segmentation' else {'image'}
+        self.allowed = {'image', 'mask'}
 
-    @property
-    def targets(self) -> dict[str, Callable[..., Any]]:
-        """What can be altered."""
-        return {'image': self.apply, 'mask': self.apply_to_mask}
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Check that the targets of a call are those that a generator alters.
+    def _change(self, image: np.ndarray, draw: int) -> dict[str, Callable[[Any], Any]]:
+        """The altered image, (H, W, C) float32, and masks whose pixels are each from where the image has it.
 
         Raises:
-            ValueError: if the image is missing, or the mask that belongs to it, or there is a target that stayed as it
-                was while the image was not.
             TypeError: if the image is not of dtype float32.
             SpecMismatchError: if a mask is of another size than the image.
         """
-        kinds = {key: self._target_of(key) for key, value in data.items() if value is not None}
-        found = set(kinds.values())
-        needed = {'image', 'mask'} if self.augmenter.spec.kind == 'segmentation' else {'image'}
-        if not needed <= found or found & set(super().targets) - {'image', 'mask'}:
-            raise ValueError(
-                f'GeneratorAugmentation: samples of kind {self.augmenter.spec.kind!r} have {sorted(needed)}, found '
-                f'{sorted(data)}; call the pipeline with these (or name masks in additional_targets) and nothing that '
-                'would not move with the image'
-            )
-        self._require_float32(data['image'], self.augmenter.spec, 'generator')
-        for mask in (data[key] for key, kind in kinds.items() if kind == 'mask'):
-            if mask.shape[:2] != data['image'].shape[:2]:
+        self._require_float32(image, self.augmenter.spec, 'generator')
+        bands_first = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, 0)))
+        altered, (places,) = self.augmenter.altered(bands_first[None], draw)
+
+        def moved(mask: np.ndarray) -> np.ndarray:
+            if mask.shape[:2] != image.shape[:2]:
                 raise SpecMismatchError(
-                    f'GeneratorAugmentation: found a mask of shape {mask.shape} with an image of shape '
-                    f'{data["image"].shape}; bring both to the same size'
+                    f'GeneratorAugmentation: found a mask of shape {mask.shape} with an image of shape {image.shape}; '
+                    'bring both to the same size'
                 )
-        return {}
+            return mask.reshape(len(places), -1)[places.numpy()].reshape(mask.shape)
 
-    def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Alter the image, and move every mask of the call alike."""
-        image = torch.from_numpy(np.ascontiguousarray(np.moveaxis(kwargs['image'], -1, 0)))
-        altered, places = self.augmenter.altered(image[None], params['draw'])
-        self._altered = np.ascontiguousarray(np.moveaxis(altered[0].numpy(), 0, -1)), places[0].numpy()
-        result: dict[str, Any] = super().apply_with_params(params, *args, **kwargs)
-        self._altered = None
-        return result
-
-    def apply(self, img: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
-        """The altered image, (H, W, C) float32."""
-        assert self._altered is not None
-        return self._altered[0]
-
-    def apply_to_mask(self, mask: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
-        """The mask, each pixel from where the image has it."""
-        assert self._altered is not None
-        return mask.reshape(len(self._altered[1]), -1)[self._altered[1]].reshape(mask.shape)
+        return {'image': lambda _: np.ascontiguousarray(np.moveaxis(altered[0].numpy(), 0, -1)), 'mask': moved}
 
     def __repr__(self) -> str:
         return f'GeneratorAugmentation({self.probability}, generator={self.augmenter})'

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import random
 import zlib
-from typing import Any
+from collections.abc import Callable, Set
+from typing import Any, ClassVar
 
 import albumentations as A
 import numpy as np
@@ -23,7 +24,7 @@ _BITS = 62
 
 
 class GatedTransform(GatedByRatio, A.DualTransform):  # type: ignore[misc]
-    """A transform of image and target whose probability follows a ratio; subclasses define what it does.
+    """A transform of image and target whose probability follows a ratio; subclasses define how they change.
 
     All randomness comes from torch's global generator, which differs in every worker and epoch and follows
     ``torch.manual_seed``. In a pipeline seeded with ``Compose(seed=...)`` or ``set_random_state``, the transform has
@@ -32,11 +33,22 @@ class GatedTransform(GatedByRatio, A.DualTransform):  # type: ignore[misc]
     """
 
     _targets = (Targets.IMAGE, Targets.MASK)
+    changes: ClassVar[tuple[str, ...]]
+    """Targets that can change."""
+    needed: Set[str]
+    """Targets of every call."""
+    allowed: Set[str]
+    """Those that a call may have among all that belong to an image."""
 
     def __init__(self, ratio: float | Schedule | None = None, p: float | None = None) -> None:
         self._set_probability(ratio, p)
         self._stream: tuple[int, np.random.Generator] | None = None
         super().__init__(p=self.probability.value)
+
+    @property
+    def targets(self) -> dict[str, Callable[..., Any]]:
+        """What can change, for albumentations, which asks for a function of each; see :meth:`apply_with_params`."""
+        return dict.fromkeys(self.changes, self.apply)
 
     def add_targets(self, additional_targets: dict[str, str]) -> None:
         """Know masks, and labels, under other names.
@@ -60,6 +72,34 @@ class GatedTransform(GatedByRatio, A.DualTransform):  # type: ignore[misc]
                 f'{type(self).__name__}: found an image of dtype {image.dtype}, expected float32 in the unit of the '
                 f'{owner} ({(spec and spec.unit) or "unknown"}); convert images before the pipeline'
             )
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Check that the targets of a call change together.
+
+        Raises:
+            ValueError: if one that is needed is missing, or another would stay as it was while the image does not.
+        """
+        found = {self._target_of(key) for key, value in data.items() if value is not None}
+        if not self.needed <= found or found & {*super().targets, *self.changes} - self.allowed:
+            raise ValueError(
+                f'{type(self).__name__}: its samples have {sorted(self.needed)}, found {sorted(data)}; call the '
+                'pipeline with these (or name them in additional_targets) and nothing that would stay as it was while '
+                'the image changes'
+            )
+        return {}
+
+    def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Change all targets of a call by one draw."""
+        # Not one by one through albumentations, which gives 0-d arrays a dimension and never returns from text.
+        change = self._change(kwargs['image'], params['draw'])
+        return {
+            key: change[target](value) if value is not None and (target := self._target_of(key)) in change else value
+            for key, value in kwargs.items()
+        }
+
+    def _change(self, image: np.ndarray, draw: int) -> dict[str, Callable[[Any], Any]]:
+        """How each target changes with an image and the seed of a draw."""
+        raise NotImplementedError
 
     def set_random_seed(self, seed: int | None) -> None:
         """Take a stream of our own from a seed, or torch's global generator where it is None."""

@@ -336,13 +336,13 @@ def test_worker_init_says_where_it_belongs(synthetic: Patches) -> None:
 def test_targets_that_a_synthetic_sample_lacks_are_refused(real: Patches, synthetic: Patches, scenes: Patches) -> None:
     arrays = real.arrays(0)
     mix = SyntheticMix(synthetic, p=1)
-    with pytest.raises(ValueError, match=r"has image and mask, found \['image'\]"):
+    with pytest.raises(ValueError, match=r"have \['image', 'mask'\], found \['image'\]"):
         mix(image=arrays['image'])
-    with pytest.raises(ValueError, match=r"has image and mask, found \['image', 'label', 'mask'\]"):
+    with pytest.raises(ValueError, match=r"have \['image', 'mask'\], found \['image', 'label', 'mask'\]"):
         mix(**arrays, label=3)
     with pytest.raises(ValueError, match=r"found \['image', 'mask', 'masks'\]"):
         mix(**arrays, masks=[arrays['mask']])
-    with pytest.raises(ValueError, match=r"has image and label, found \['image', 'mask'\]"):
+    with pytest.raises(ValueError, match=r"have \['image', 'label'\], found \['image', 'mask'\]"):
         SyntheticMix(scenes, p=1)(**arrays)
     assert mix(**arrays, name='field 3')['name'] == 'field 3'
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from operator import ge, gt
 from typing import Literal, NoReturn
 
 from torch.utils.data import DistributedSampler
@@ -70,23 +72,14 @@ def real_samples(
     The sources hold (K,) ``held`` samples, infinitely many for a generator; ``counts`` maps a number of real samples to
     those of each source.
     """
-    known = [(size, ratio) for size, ratio in zip(held, ratios, strict=True) if ratio > 0 and math.isfinite(size)]
-    if policy in ('error', 'repeat') or not known:
+    if policy in ('error', 'repeat'):
         return real
-    first = policy == 'first_exhausted'
-    bounds = [(size + (0.5 if first else -0.5)) / ratio for size, ratio in known]
-    n = min(real, math.ceil(min(bounds))) if first else max(real, math.floor(max(bounds)))
-
-    def fits(n: int) -> bool:
-        return all(
-            (count <= size if first else count >= size)
-            for count, size in zip(counts(n), held, strict=True)
-            if math.isfinite(size)
-        )
-
-    while not fits(n):  # halves round to even
-        n += -1 if first else 1
-    if n < 1 <= real:
+    if policy == 'all_exhausted':
+        needed = [size if ratio > 0 and math.isfinite(size) else 0 for size, ratio in zip(held, ratios, strict=True)]
+        most = max(math.ceil(size / (ratio or 1)) for size, ratio in zip(needed, ratios, strict=True))
+        return bisect_left(range(max(real, most)), True, real, key=lambda n: all(map(ge, counts(n), needed)))
+    n = bisect_left(range(real + 1), True, key=lambda n: any(map(gt, counts(n), held))) - 1
+    if n < 1:
         raise ValueError(
             f'on_exhausted="first_exhausted" leaves no real sample: the sources hold {list(held)} samples for ratios '
             f'{list(ratios)}; make them longer, lower the ratio, or choose another policy'

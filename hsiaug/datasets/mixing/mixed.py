@@ -108,8 +108,7 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
         self.seed, self.transforms = seed, transforms
         self.weight = check_value('MixedDataset', 'weight', weight, float | None)
         self.real_counts = counts_of(real)
-        policy = require_policy('MixedDataset', on_exhausted, replacement, epoch_size=epoch_size)
-        again = policy in ('repeat', 'all_exhausted')
+        again = replacement or on_exhausted in ('repeat', 'all_exhausted')
         draw = Draw(seed, prior=prior, real_counts=self.real_counts, replacement=again)
         known = spec_of(real)
         for one in synthetic.values() if isinstance(synthetic, Mapping) else (synthetic,):
@@ -118,7 +117,9 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
                 require_compatible(known, spec)  # said before the counts of the classes
         self.sources = Sources('MixedDataset', synthetic, ratio, labels, draw, mode, different_scales, self.num_real)
         self.schedule, self.mode = self.sources.schedule, self.sources.mode
-        self.on_exhausted = require_policy('MixedDataset', policy, False, self.mode, self.sources.schedules, epoch_size)
+        self.on_exhausted = require_policy(
+            'MixedDataset', on_exhausted, replacement, self.mode, self.sources.schedules, epoch_size
+        )
         self.epoch_size = None if epoch_size is None else int(epoch_size)
         self._titles = ('real', *self.sources.titles)
         self.pending: int | None = None  # an epoch that was set and that no sampler has begun yet

@@ -78,20 +78,15 @@ class StoredPool(Pool):
             ValueError: if there are fewer and ``replacement`` is off.
         """
         if not self.draw.replacement and n > self.enough:
+            labels = '' if self.draw.labels is None else f' with labels={self.draw.labels!r}'
             raise ValueError(
-                f'{n} synthetic samples are needed, but {self._who()} holds {self.enough}{self._with_labels()}'
-                '; make it longer, lower the ratio, or allow replacement=True (on_exhausted="repeat")'
+                f'{n} synthetic samples are needed, but {self._who} holds {self.enough}{labels}; make it longer, lower '
+                'the ratio, call set_epoch where each epoch begins, or allow replacement=True (on_exhausted="repeat")'
             )
 
     def _at(self, wanted: np.ndarray, epoch: int) -> dict[str, Tensor]:
-        length, size = int(wanted.max()) + 1, max(self.enough, 1)
-        if length > size and not self.draw.replacement:
-            held = f'{self._who("the source")} holds {size}{self._with_labels()}'
-            raise ValueError(
-                f'epoch {epoch} asks for synthetic sample number {length}, but {held}; sample a larger bank, lower '
-                'the ratio, call set_epoch where an epoch begins, or allow replacement=True (on_exhausted="repeat")'
-            )
-        return self._rows(self._streams.get_or_make(epoch, lambda: self._rounds(epoch, size))[wanted])
+        self.require_enough(int(wanted.max()) + 1)
+        return self._rows(self._streams.get_or_make(epoch, lambda: self._rounds(epoch, self.enough))[wanted])
 
     def _rounds(self, epoch: int, size: int) -> Rounds:
         """Rows of whole rounds through the dataset or, with a policy, of ``size`` samples each."""
@@ -145,7 +140,7 @@ class StoredPool(Pool):
         for row, label in zip(rows.tolist(), self._rows(rows)['label'].tolist(), strict=True):
             if label != labels[row]:
                 raise ValueError(
-                    f'{self._who()} has {label} as label of sample {row}, but {labels[row]} in its attribute `labels`; '
+                    f'{self._who} has {label} as label of sample {row}, but {labels[row]} in its attribute `labels`; '
                     'change either, or leave the attribute out'
                 )
 
@@ -163,8 +158,6 @@ class StoredPool(Pool):
     def _first(self, n: int) -> dict[str, Tensor]:
         return self._rows(np.arange(min(n, self.held)))
 
-    def _who(self, unnamed: str = 'the synthetic dataset') -> str:
-        return unnamed if self.name is None else f'the source {self.name!r}'
-
-    def _with_labels(self) -> str:
-        return '' if self.draw.labels is None else f' with labels={self.draw.labels!r}'
+    @property
+    def _who(self) -> str:
+        return 'the synthetic dataset' if self.name is None else f'the source {self.name!r}'
