@@ -100,8 +100,9 @@ class DateDrift(nn.Module):
     def _regress(self, first: Tensor, texture: Tensor, second: Tensor, weights: Tensor, counted: Tensor) -> None:
         """Fit the coefficients: those of all classes together, then how each class differs, by ridge regression."""
         members = weights.movedim(1, -1)[counted].double()
-        about = [_about_classes(members, band[counted].double()) for band in first.unbind(dim=1)]
-        scales = band_scale(*(torch.stack(values) for values in zip(*about, strict=True)))
+        values = first.movedim(1, -1)[counted].double()
+        within = values - members @ _class_means(members, values)
+        scales = band_scale(values.mean(dim=0), within.std(dim=0, correction=0))
         for band, scale in enumerate(scales):
             x, u, y = (part[:, band][counted].double() for part in (first, texture, second))
             mean = _class_means(members, x)  # about which gains are taken, so that offsets don't hang on them
@@ -184,11 +185,6 @@ def _class_means(members: Tensor, value: Tensor) -> Tensor:
     """(K,) or (K, C) means of (pixels,) or (pixels, C) values over classes with weights (pixels, K)."""
     mean = value.mean(dim=0)
     return mean + _ridge(members, value - mean, FEW)
-
-
-def _about_classes(members: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of (pixels,) values, and their standard deviation about the means of their classes."""
-    return value.mean(), (value - members @ _class_means(members, value)).std(correction=0)
 
 
 def _ridge(design: Tensor, target: Tensor, penalty: float) -> Tensor:

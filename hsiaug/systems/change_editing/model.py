@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from ...metrics.masks import cooccurrence
 from ...metrics.patches import class_moments
 from ...samples import SampleSpec
 from ...scenes.change import CHANGE_CLASSES, IGNORED
-from ...settings import Range
+from ...settings import SHARE, check_value
 from ...streams import drawn_seed, stream
 from ..base import Generator, TrainingData, register
 from ..two_stream_diffusion.model import CHUNK, TwoStreamDiffusion, require_shares
@@ -68,7 +68,6 @@ class ChangeEditing(Generator):
         ValueError: if specs or settings are invalid.
     """
 
-    ranges: ClassVar = {'change_share': Range(0, 1)}
     fitted = ('image', 'mask', 'observed_shares')
     unlabelled = ('alike', 'pairs')
 
@@ -129,15 +128,14 @@ class ChangeEditing(Generator):
         Raises:
             ValueError: for shares outside [0, 1) or in the wrong order.
         """
-        if change_share is not None:
-            low, high = _bounds(change_share)
-            if not 0 <= low <= high < 1:
+        setting = check_value('ChangeEditing', 'change_share', change_share, ChangeShare, SHARE)
+        if setting is not None:
+            setting = [float(bound) for bound in (setting if isinstance(setting, Sequence) else (setting, setting))]
+            if len(setting) != 2 or setting[0] > setting[1]:
                 raise ValueError(
-                    'ChangeEditing: change_share must be a number, or two in ascending order, in [0, 1), found '
-                    f'{change_share}'
+                    f'ChangeEditing: change_share must be a number, or two in ascending order, found {change_share}'
                 )
-            change_share = [low, high]  # as JSON has it
-        self.settings['change_share'] = change_share
+        self.settings['change_share'] = setting
         mean = float(self._share_table()[:, CHANGED].mean())
         self.class_prior.copy_(torch.tensor([1 - mean, mean]))
 
@@ -147,7 +145,7 @@ class ChangeEditing(Generator):
         if setting is None and len(self.observed_shares):
             changed = self.observed_shares.cpu()
         else:
-            changed = torch.linspace(*_bounds(DEFAULT_SHARES if setting is None else setting), _LEVELS)
+            changed = torch.linspace(*(setting or DEFAULT_SHARES), _LEVELS)
         return torch.stack([1 - changed, changed], dim=1)
 
     # --- what is learnt of the data ---------------------------------------------------------------------------------
@@ -174,8 +172,8 @@ class ChangeEditing(Generator):
         land_cover, counted = self.painter.spec, self.painter.spec.counted(pairs.y)
         means, _ = class_moments(pairs.x, pairs.y, land_cover.num_classes, land_cover.ignore_index)
         self.centres.copy_(means.nan_to_num())
-        shapes = torch.cat([spectral_shape(soft(part)) for part in pairs.x.split(CHUNK)])
-        self.shape_spread.copy_(band_scale(shapes.mean(dim=(0, 2, 3)), shapes.std(dim=(0, 2, 3))))
+        shapes = pixel_shapes(pairs.x).flatten(0, 2)
+        self.shape_spread.copy_(band_scale(shapes.mean(dim=0), shapes.std(dim=0)))
         neighbours = cooccurrence(pairs.y, land_cover.num_classes, land_cover.ignore_index)
         self.transitions.copy_(neighbours.nan_to_num().fill_diagonal_(0))
         classes = torch.where(counted, pairs.y, -1)
@@ -223,12 +221,11 @@ class ChangeEditing(Generator):
         """
         centres = self.centres if centres is None else centres
         scale = self.shape_spread.to(image)
-        targets = spectral_shape(centres.to(image)) / scale
-        parts = []
-        for part in image.split(CHUNK):
-            shapes = spectral_shape(soft(part)).movedim(1, -1) / scale
-            parts.append(torch.cdist(shapes.flatten(1, 2), targets).argmin(dim=2).reshape(shapes.shape[:3]))
-        return torch.cat(parts)
+        targets = normalize(centres.to(image)) / scale
+        return torch.cat([
+            torch.cdist((pixel_shapes(part) / scale).flatten(1, 2), targets).argmin(dim=2).view(-1, *part.shape[2:])
+            for part in image.split(CHUNK)
+        ])  # fmt: skip
 
     # --- samples ----------------------------------------------------------------------------------------------------
 
@@ -275,14 +272,6 @@ class ChangeEditing(Generator):
         return {'image': torch.stack([image, second], dim=1), 'mask': change[:, None]}
 
 
-def spectral_shape(image: Tensor) -> Tensor:
-    """Spectra, along dimension 1, over their norm: what land cover shows in whatever light."""
-    return normalize(image, dim=1)
-
-
-def _bounds(change_share: float | Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest of a number or a range."""
-    bounds = [change_share] * 2 if isinstance(change_share, int | float) else list(change_share)
-    if len(bounds) != 2:
-        raise ValueError(f'ChangeEditing: change_share must be a number or a range of two, found {change_share}')
-    return float(bounds[0]), float(bounds[1])
+def pixel_shapes(image: Tensor) -> Tensor:
+    """(n, H, W, C) softened spectra over their norm: what land cover shows in whatever light."""
+    return torch.cat([normalize(soft(part)).movedim(1, -1) for part in image.split(CHUNK)])

@@ -19,9 +19,8 @@ from ...streams import shuffled, stream
 from ..base import TrainingData
 from ..training import trains
 from ..two_stream_diffusion import TwoStreamConfig, TwoStreamDiffusion, train_two_stream
-from ..two_stream_diffusion.model import CHUNK
-from .drift import SMALLEST, soft
-from .model import ChangeEditing, ChangeShare, FirstDate, spectral_shape
+from .drift import SMALLEST
+from .model import ChangeEditing, ChangeShare, FirstDate, pixel_shapes
 
 CLUSTERED = 20_000
 """Pixels, drawn at random, that clusters are found in."""
@@ -132,7 +131,7 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
         return data
     image, mask = data.x[:, 0], flat_mask(data.y)
     counted = spec.counted(mask)
-    shapes = torch.cat([spectral_shape(soft(part)).movedim(1, -1) for part in image.split(CHUNK)])
+    shapes = pixel_shapes(image)
     pixels = shapes[counted]
     drawn = shuffled(len(pixels), seed)[:CLUSTERED]
     if len(drawn) < clusters:

@@ -149,8 +149,8 @@ class TwoStreamDiffusion(Generator):
             latents, unet_channels, unet_layers, unet_attention, classes if class_conditional else 0
         )
         self.code_shape = (latents, height // downsampling, width // downsampling)
-        for name, length, value in (('band', bands, 0.0), ('latent', latents, 0.0)):
-            self.register_buffer(f'{name}_mean', torch.full((length, 1, 1), value))
+        for name, length in (('band', bands), ('latent', latents)):
+            self.register_buffer(f'{name}_mean', torch.zeros(length, 1, 1))
             self.register_buffer(f'{name}_std', torch.ones(length, 1, 1))
 
     def set_sampler(self, sampler: Sampler, steps: int) -> None:

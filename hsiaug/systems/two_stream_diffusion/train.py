@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-import torch
+from torch import Tensor
 
 from ...engine import Run
 from ...engine.checkpoint import identity_of
@@ -51,11 +50,17 @@ def train_two_stream(
         FloatingPointError: if the training diverges; the last good checkpoint is kept.
     """
     config, run = config or TwoStreamConfig(), run or Run()
-    data = _require_trainable(data, config)
+    require_images('a two-stream diffusion model', data, 'segmentation', 'change')
+    if config.single_stream and (len(data.unlabelled) or data.unlabelled_source is not None):
+        raise ValueError(
+            'single_stream has one autoencoder of image and mask together, which images without masks cannot teach; '
+            'leave unlabelled out'
+        )
     if config.swap_dates and data.spec.kind != 'change':
         raise ValueError(f"swap_dates is for pairs of dates (kind 'change'), found kind {data.spec.kind!r}")
     with seeded(run.seed):
         generator = TwoStreamDiffusion(data.spec, **TwoStreamDiffusion.settings_in(config))
+        data = _with_classes(data, generator.shares_in(data))
         generator.observe(data, run.seed)
         shares = generator.shares_in(data)
         samples = data.source or Held(data.x.to(run.device), data.y.to(run.device))
@@ -79,42 +84,25 @@ def train_two_stream(
     return generator
 
 
-def _require_trainable(data: TrainingData, config: TwoStreamConfig) -> TrainingData:
-    """The data without patches that hold no class."""
-    spec = data.spec
-    require_images('a two-stream diffusion model', data, 'segmentation', 'change')
-    if config.single_stream and (len(data.unlabelled) or data.unlabelled_source is not None):
-        raise ValueError(
-            'single_stream has one autoencoder of image and mask together, which images without masks cannot teach; '
-            'leave unlabelled out'
-        )
-    if data.source is not None:  # whose samples have been looked at, one by one
-        return _with_classes(data, data.source.dataset.class_pixels().sum(axis=1) > 0)
-    values = data.y.unique()
-    counted = spec.counted(values)
-    held = set(values[counted].tolist())
-    missing = [spec.classes[k] for k in range(spec.num_classes) if k not in held and k != spec.ignore_index]
-    if missing:
+def _with_classes(data: TrainingData, shares: Tensor) -> TrainingData:
+    """The patches in which some pixel counts, by their class shares (N, K); warns if few are left."""
+    spec, kept = data.spec, shares.any(dim=1)
+    held = shares.any(dim=0).tolist()
+    if missing := [name for k, name in enumerate(spec.classes) if not held[k] and name not in spec.uncounted]:
         raise ValueError(f'no training pixel of {missing}: the model cannot learn them; leave them out of the spec')
-    return _with_classes(data, torch.isin(data.y, values[counted]).flatten(1).any(dim=1).numpy())
-
-
-def _with_classes(data: TrainingData, kept: np.ndarray) -> TrainingData:
-    """The patches in which some pixel counts; warns if few are left."""
     if not kept.all():
         warnings.warn(
             f'{int((~kept).sum())} of {len(kept)} training patches hold ignored pixels only and are left out',
-            stacklevel=5,  # the caller, beyond the decorator
+            stacklevel=4,  # the caller, beyond the decorator
         )
         if data.source is not None:
-            data = replace(data, source=data.source.only(np.flatnonzero(kept)))
+            data = replace(data, source=data.source.only(kept.nonzero()[:, 0].numpy()))
         else:
-            rows = torch.from_numpy(kept)
-            data = replace(data, x=data.x[rows], y=data.y[rows])
+            data = replace(data, x=data.x[kept], y=data.y[kept])
     if kept.sum() < FEW_PATCHES:
         warnings.warn(
             f'only {int(kept.sum())} training patches: the samples will be copies of them; {FEW_PATCHES} at least are '
             'advisable, for instance by a smaller stride',
-            stacklevel=5,  # the caller, beyond the decorator
+            stacklevel=4,  # the caller, beyond the decorator
         )
     return data
