@@ -86,7 +86,15 @@ Samples = Held | Read
 """Images (N, ...) and their targets (N, ...), by number."""
 
 
+LARGEST = 1e18
+"""Of values, squares are single-precision numbers too. What marks missing data is often beyond, such as -3.4e38."""
+
+
 def require_finite_samples(samples: Tensor, what: str = 'images', within: str = 'patches or bands') -> None:
-    """Refuse samples (N, ...) if any holds NaN or infinite values: one would end a training in NaN."""
-    if bad := int((~samples.isfinite().flatten(1).all(dim=1)).sum()):
-        raise ValueError(f'{bad} of {len(samples)} {what} hold NaN or infinite values; leave these {within} out')
+    """Refuse samples (N, ...) if any holds NaN, or values beyond :data:`LARGEST`: one would end a training in NaN."""
+    for found, unfit in (
+        ('NaN or infinite values', ~samples.isfinite()),
+        (f'values beyond {LARGEST:g}, as missing data are marked', samples.abs() > LARGEST),
+    ):
+        if bad := int(unfit.flatten(1).any(dim=1).sum()):
+            raise ValueError(f'{bad} of {len(samples)} {what} hold {found}; leave these {within} out')

@@ -97,6 +97,7 @@ def require_samples(who: str, data: TrainingData, labelled: bool = True) -> None
     parts = 'pixels or bands' if spec.size is None else 'patches or bands'
     require_finite_samples(data.unlabelled, f'unlabelled {what}', parts)
     require_finite_samples(data.x, what, parts)
+    require_finite_samples(data.val_x, f'validation {what}', parts)
 
 
 def require_classes(who: str, data: TrainingData) -> None:

@@ -160,7 +160,7 @@ def test_killed_training_finds_the_best_generator_again(
 def test_bad_input_is_named(bumps: TrainingData) -> None:
     for change, message in (
         ({'y': torch.zeros_like(bumps.y)}, r"no training sample of \['right'\]"),
-        ({'x': bumps.x.clone().index_fill_(0, torch.tensor([3]), float('nan'))}, r'1 of \d+ x spectra hold NaN'),
+        ({'x': bumps.x.clone().index_fill_(0, torch.tensor([3]), float('nan'))}, r'1 of \d+ spectra hold NaN'),
         ({'spec': replace(bumps.spec, classes=())}, 'has no classes'),
     ):
         with pytest.raises(ValueError, match=message):

@@ -20,7 +20,6 @@ from torch.nn.functional import cross_entropy
 
 from ...engine import Average, Best, Run, Training, world
 from ...engine.checkpoint import digest_of, identity_of
-from ...engine.data import require_finite_samples
 from ...functional.gradient_penalty import gradient_penalty_mlp
 from ...functional.plain import plain_torch
 from ...metrics.frechet import sliced_wasserstein
@@ -31,7 +30,7 @@ from ..base import Generator, TrainingData
 from ..ensemble import Ensemble
 from ..pictures import Pictures
 from ..training import trains
-from ..training_data import require_classes
+from ..training_data import require_classes, require_samples
 from .model import Calibration, Space, SpectralGAN
 
 CHECKPOINT_FILE = 'training.safetensors'
@@ -213,8 +212,7 @@ def _require_trainable(data: TrainingData, config: SpectralGANConfig) -> None:
         raise ValueError('a conditional spectral GAN needs labelled spectra; set conditional=False to train without')
     if config.conditional:
         require_classes('a spectral GAN', data)
-    for name in ('x', 'unlabelled'):
-        require_finite_samples(getattr(data, name), f'{name} spectra', 'pixels or bands')
+    require_samples('a spectral GAN', data, labelled=config.conditional)
     if config.select_every:
         counts = torch.bincount(data.val_y, minlength=1)
         if (int(counts.max()) if config.conditional else len(data.val_x)) < 2:
