@@ -119,9 +119,11 @@ def quick(study: Study) -> Study:
         replace(arm, ratios=None, default=None, seeds=None, settings={**arm.settings, **short[arm.generator]})
         for arm in study.arms
     )
+    settings = tuple(replace(setting, arm_seeds={}) for setting in study.settings)
     downstream: tuple[Any, ...] = study.classifiers
     return replace(
         study,
+        settings=settings,
         classifiers=tuple(replace(d, steps=d.steps[:1]) for d in downstream),
         arms=arms,
         ratios=QUICK_RATIOS,

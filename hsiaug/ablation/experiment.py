@@ -35,6 +35,7 @@ class Experiment:
         settings: everything that the record of a cell depends on besides its own fields.
         group: function that maps cells to groups. Cells of a group are measured one after another in the same process,
             where ``measure`` may cache what they share, for example with ``functools.lru_cache(maxsize=1)``.
+        about: further facts for the plan and the summary, on which no result depends.
 
     .. versionadded:: 0.1
     """
@@ -44,6 +45,7 @@ class Experiment:
     measure: Callable[[Any], Mapping[str, Any]]
     settings: Mapping[str, Any] = field(default_factory=dict)
     group: Callable[[Any], Hashable] = short_digest
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def run(
         self,
@@ -107,7 +109,7 @@ class Experiment:
     def _plan(self, device: str) -> Record:
         identity = {'title': self.title, 'settings': json_ready(self.settings)}
         facts = {'title': self.title, 'command': command(), 'environment': environment(device)}
-        return {**facts, 'identity': identity, 'cells': len(self._by_key())}
+        return {**json_ready(self.about), **facts, 'identity': identity, 'cells': len(self._by_key())}
 
 
 def work_through(running: Generator[int], title: str, missing: int, progress: bool) -> None:

@@ -114,15 +114,19 @@ class Setting:
         scene: name of the scene in the study.
         budget: name of the split and label budget, shown in tables.
         splitter: makes the split of each seed; for samples of datasets, a :class:`~hsiaug.datasets.SampleSplitter`.
+        arm_seeds: numbers of seeds of some arms in this setting, by arm name; by default, the arm's own.
     """
 
     scene: str
     budget: str
     splitter: Splitter | PatchSplitter | SampleSplitter
+    arm_seeds: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require_name(self.scene, 'scene')
         require_name(self.budget, f'budget of scene {self.scene!r}')
+        for arm, seeds in self.arm_seeds.items():
+            check_value(f'{self.scene}, {self.budget}', f'number of seeds of arm {arm!r}', seeds, int, NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)
@@ -252,7 +256,8 @@ class Study:
         for classifier in self.classifiers:
             cells.append(self._cell(setting, seed, classifier, None, 0.0))
             for arm in self.arms:
-                if arm.seeds is not None and self.seeds.index(seed) >= arm.seeds:
+                limit = setting.arm_seeds.get(arm.name, arm.seeds)
+                if limit is not None and self.seeds.index(seed) >= limit:
                     continue
                 for ratio in arm.ratios or self.ratios:
                     if ratio > 0:

@@ -167,6 +167,7 @@ def test_mistakes_in_a_study_are_named(changes: dict[str, Any], message: str) ->
         (lambda: Classifier('linear_svm', c=(float('nan'),)), 'c must be a finite number above 0'),
         (lambda: Segmenter(steps=(2.5,)), 'steps must be a whole number'),
         (lambda: Segmenter(learning_rates=(0.0,)), 'learning rate must be above 0, found 0'),
+        (lambda: Setting('scene', 'x', RandomSplit(), {'a': -1}), "number of seeds of arm 'a' must be at least 0"),
         (lambda: run_study(study(), 'x', workers=0), 'workers must be at least 1'),
         (lambda: run_study(study(), 'x', workers='2'), 'workers must be a whole number'),  # type: ignore[arg-type]
     ],

@@ -96,7 +96,7 @@ def test_a_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_summary_says_how_it_was_measured(tmp_path: Path) -> None:
-    some = experiment(tmp_path)
+    some = experiment(tmp_path, about={'budget': 30})
     table = means(some.run(tmp_path, progress=False), ('method',), ('value',))
     text = some.write(
         tmp_path, markdown_table(['method', 'value'], [(row['method'], row['value']) for row in table]), table
@@ -104,6 +104,7 @@ def test_the_summary_says_how_it_was_measured(tmp_path: Path) -> None:
     assert (tmp_path / 'table.md').read_text() == text
     assert text.startswith('# test\n\n`')
     summary = json.loads((tmp_path / 'summary.json').read_text())
+    assert summary['budget'] == 30
     assert summary['identity']['settings'] == {'steps': 3}
     assert {'hardware', 'commit', 'versions'} <= set(summary['environment'])
     assert summary['table'] == table
