@@ -10,13 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..datasets import LabelPolicy, MixedDataset, SampleSplit, require_unseen_samples, scene_dataset
+from ..datasets import LabelPolicy, MixedDataset, require_unseen_samples, scene_dataset
 from ..datasets.own.parts import AnyScene, AnySplit
 from ..datasets.pools.pool import Source
 from ..records import short_digest
-from ..samples import Kind, require_unseen
+from ..samples import Kind
 from ..scenes import BitemporalScene
-from ..scenes.patches import PatchSplit
 from ..settings import Range, check_value
 from ..systems import Generator, TrainingData
 from ..systems.data import training_data
@@ -38,6 +37,8 @@ _RECORDED: dict[Kind, str] = {'spectrum': 'SpectraTrial', 'segmentation': 'Patch
 class FoldTrial:
     """A trial on the folds of a split's training area; a :class:`~hsiaug.quality.ratio_search.Trial`.
 
+    Generator and gate are fitted without the fold that scores.
+
     If hardly any sample of a candidate passes its gates (:class:`~hsiaug.quality.gated.GateError`), it gets the score
     of ratio 0, since nothing would be mixed in.
 
@@ -52,8 +53,6 @@ class FoldTrial:
         folds: number of folds of the training area, as in the search.
         regions: see :func:`~hsiaug.quality.folds.fold_splits`.
         block: see :func:`~hsiaug.quality.folds.fold_splits`.
-        refit: refit generator and gate without each fold. If False, they are fitted once on the whole training area,
-            which is cheaper; but synthetic samples then contain information of the fold, and scores are optimistic.
         gate: makes a gated source if candidates have a threshold; an object that is not a function must have an
             attribute ``settings`` that distinguishes it from others of its type.
         share: share of the steps of a full training; shorter trainings are cheaper and rank ratios less reliably.
@@ -79,7 +78,6 @@ class FoldTrial:
         folds: int = 3,
         regions: Regions = 'auto',
         block: int = 8,
-        refit: bool = True,
         gate: GateMaker | None = None,
         share: float = 1.0,
         device: str = 'cpu',
@@ -99,34 +97,31 @@ class FoldTrial:
         metric = metric or self.task.metrics[0]
         if metric not in self.task.metrics:
             raise ValueError(f'{who}: unknown metric {metric!r}; choose from {self.task.metrics}')
-        self.labels, self.metric, self.refit, self.gate, self.device = labels, metric, refit, gate, device
+        self.labels, self.metric, self.gate, self.device = labels, metric, gate, device
         self.folds, self.regions, self.block = folds, regions, block
         self.cost = self.config.steps / config.steps
+        refit = True  # once an option, of which recorded scores know
         decides = [
             _RECORDED.get(self.task.kind, self.task.kind), scene.content, split.fingerprint, split.seed, generator,
             self.settings, self.config, labels, metric, folds, regions, block, refit, _maker(gate),
         ]  # fmt: skip
         self.identity = short_digest(decides)
         self._dealt: tuple[int, list[Any]] | None = None
-        self._fitted: tuple[tuple[int, int] | None, Generator, TrainingData] | None = None
+        self._fitted: tuple[tuple[int, int], Generator, TrainingData] | None = None
         self._gated: dict[float, Source] = {}  # of the fitted generator, by threshold
         self._plain: dict[tuple[int, int], float] = {}
 
-    def _mixed(self, real: Any, source: Source, ratio: float, part: AnySplit, seed: int) -> MixedDataset:
-        """Real and synthetic samples."""
-        if isinstance(part, SampleSplit):
-            if len(part.test):
-                require_unseen_samples(source, scene_dataset(self.scene, part, 'test'))
-        elif self.task.fixed_set:
-            require_unseen(getattr(source, 'provenance', None), part.scene, part.test)
+    def _mixed(self, real: Any, source: Source, ratio: float, test: Any, seed: int) -> MixedDataset:
+        """Real and synthetic samples, by a source that has seen none of ``test``."""
+        require_unseen_samples(source, test)
         if not self.task.fixed_set:
             return MixedDataset(real, source, ratio, seed, labels=self.labels)
         count = round(ratio * len(real))
         return MixedDataset(real, self.task.drawn(source, count, seed, self.labels, real.spec), ratio, seed)
 
-    def _score(self, dataset: Any, fold: AnySplit, seed: int) -> float:
-        """Train on a dataset, score on a fold."""
-        image, target = whole(scene_dataset(self.scene, fold, 'test'))
+    def _score(self, dataset: Any, test: Any, seed: int) -> float:
+        """Train on a dataset, score on another."""
+        image, target = whole(test)
         trained = self.task.train(self.task.downstream(config=self.config), dataset, seed, self.device)  # type: ignore[call-arg]
         return float(self.task.score(self.task.predict(trained, image), target, dataset.spec)[self.metric])
 
@@ -135,36 +130,29 @@ class FoldTrial:
         if self._dealt is None or self._dealt[0] != seed:
             self._dealt = (seed, fold_splits(self.scene, self.split, self.folds, seed, self.regions, self.block))
         held = self._dealt[1][fold]
+        real, test = (scene_dataset(self.scene, held, part) for part in ('train', 'test'))
         if candidate.ratio > 0:
-            # The guard would refuse a generator that has seen the fold: it watches the split's test part instead.
-            part = held
-            if not self.refit:
-                test = {'test_windows': self.split.windows('test')} if isinstance(self.split, PatchSplit) else {}
-                part = replace(held, **(test or {'test': self.split.test}))
-            real = scene_dataset(self.scene, part, 'train')
             try:
                 source = self._source(candidate, fold, seed, held)
-                return self._score(self._mixed(real, source, candidate.ratio, part, seed), held, seed)
+                return self._score(self._mixed(real, source, candidate.ratio, test, seed), test, seed)
             except GateError:
                 pass
         if (fold, seed) not in self._plain:
-            self._plain[fold, seed] = self._score(scene_dataset(self.scene, held, 'train'), held, seed)
+            self._plain[fold, seed] = self._score(real, test, seed)
         return self._plain[fold, seed]
 
     def _source(self, candidate: Candidate, fold: int, seed: int, held: Any) -> Source:
-        part, key = (held, (fold, seed)) if self.refit else (self.split, None)
-        if self._fitted is None or self._fitted[0] != key:
-            data = training_data(self.scene, part)
-            start = seed if self.refit else self.split.seed
-            self._fitted = (key, fit_generator(self.generator, data, self.settings, start, self.device), data)
-            self._gated = {}
+        if self._fitted is None or self._fitted[0] != (fold, seed):
+            data = training_data(self.scene, held)
+            generator = fit_generator(self.generator, data, self.settings, seed, self.device)
+            self._fitted, self._gated = ((fold, seed), generator, data), {}
         _, generator, data = self._fitted
         if candidate.threshold is None:
             return generator
         if self.gate is None:
             raise ValueError(f'{type(self).__name__}: {candidate} has a threshold, but there is no gate; give one')
         if candidate.threshold not in self._gated:  # candidates that differ only in ratio share fitted gates
-            regions = label_regions(self.scene, part)
+            regions = label_regions(self.scene, held)
             self._gated[candidate.threshold] = self.gate(generator, data, regions, candidate.threshold)
         return self._gated[candidate.threshold]
 

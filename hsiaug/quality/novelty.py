@@ -11,6 +11,7 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from ..functional.dates import as_pictures
+from ..functional.orientations import orientations, turn
 from ..functional.scaling import band_scale
 from ..samples import SampleSpec
 from ..settings import NOT_NEGATIVE, check_value
@@ -95,15 +96,10 @@ class NoveltyGate(Gate):
 
     def _turned(self, image: Tensor) -> Iterator[Tensor]:
         """(n, D) centre of the images in each orientation in which they are compared."""
-        s, square = self._border(image), image.shape[-1] == image.shape[-2]
-        middle = image[..., s : image.shape[-2] - s, s : image.shape[-1] - s]
-        if not self.turns or image.shape[-1] == 1:
-            yield middle.flatten(1)
-            return
-        for quarter in range(4) if square else (0, 2):
-            turned = middle.rot90(quarter, dims=(-2, -1))
-            yield turned.flatten(1)
-            yield turned.flip(-1).flatten(1)
+        s, (height, width) = self._border(image), image.shape[-2:]
+        middle = image[..., s : height - s, s : width - s]
+        for number in orientations(height, width) if self.turns and width > 1 else (0,):
+            yield turn(middle, number).flatten(1)
 
     def _border(self, image: Tensor) -> int:
         """Pixels left out at each side; 0 for spectra."""

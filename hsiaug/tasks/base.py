@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from ..datasets.contract.batches import fetch
 from ..metrics import accuracies
 from ..metrics.patches import Encoder, Pair
 from ..metrics.values import Measure
+from ..named_configs import near
 from ..samples import Kind, Sample, SampleSpec, require_compatible
 from ..settings import checked_arguments
 from ..streams import shuffled
@@ -113,9 +113,9 @@ class Task(ABC):
         base: Any = self.models.get(name, first)
         if isinstance(config, Mapping):
             settings['config'] = replace(base.config, **self._settings(config, f'{where}: config'))
-            near = difflib.get_close_matches(name.lower(), self.models, 1, 0.7)
-            if near and near[0] not in (name, first.name) and 'model' not in config:
-                raise ValueError(f'{where}: did you mean {near[0]!r}? If not, say as config.model which network it is')
+            said = name in self.models or 'model' in config
+            if not said and (question := near(name.lower(), self.models)) and repr(first.name) not in question:
+                raise ValueError(f'{where}: {question}If not, say as config.model which network it is')
         return cast(Downstream, replace(base, **settings))
 
     def configure(self, settings: Mapping[str, Any] | None, where: str) -> Any:

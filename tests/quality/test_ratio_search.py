@@ -25,7 +25,7 @@ from hsiaug.quality import (
 from hsiaug.samples import LeakageError
 from hsiaug.scenes import BitemporalScene, HalvesSplit, PatchSplitter, SimulatedScene
 from hsiaug.systems import Generator, TrainingData
-from hsiaug.trainers import ChangeDetectorConfig, ClassifierConfig, SegmenterConfig
+from hsiaug.trainers import ChangeDetectorConfig, ClassifierConfig, SegmenterConfig, fit_generator, training_data
 
 FAST = ClassifierConfig(hidden=16, layers=2, steps=40, lr=1e-2)
 
@@ -214,14 +214,10 @@ def test_spectra_are_scored_on_folds_that_nothing_was_fitted_on(monkeypatch: pyt
     assert seen == [set(), set()]
     again = SpectraTrial(SCENE, SPLIT, 'noise', FAST)
     assert [again(Candidate(ratio), fold, 3) for ratio in (0.0, 1.0) for fold in (0, 1)] == first
-    once = SpectraTrial(SCENE, SPLIT, 'noise', FAST, refit=False)
-    assert once(Candidate(0.0), 0, 3) == first[0]  # real only does not depend on the generator
-    once(Candidate(1.0), 0, 3)
-    assert seen[-1]  # the cheap way: it has seen the fold, never a test pixel
     quarter = SpectraTrial(SCENE, SPLIT, 'noise', FAST, share=0.25)
     assert quarter.cost == 0.25
     assert quarter.config.steps == 10
-    assert len({t.identity for t in (trial, again, once, quarter)}) == 3
+    assert len({t.identity for t in (trial, again, quarter)}) == 2
     assert trial.identity == again.identity
 
 
@@ -295,21 +291,20 @@ def test_what_no_gate_lets_pass_scores_as_real_only() -> None:
     assert fits == [0.01] * 4  # once more for each fold of the race
 
 
-@pytest.mark.parametrize('refit', [True, False])
-def test_patches_are_scored_on_folds(refit: bool) -> None:
+def test_patches_are_scored_on_folds() -> None:
     scene = make_scene(64, 64)
     split = PatchSplitter(size=8, stride=4)(scene, 0)
     config = SegmenterConfig(encoder='mit_tiny', channels=16, mapping=False, upsampling=4, steps=6, batch_size=8)
-    trial = PatchTrial(scene, split, 'patch_augment', config, {'kind': 'noise'}, folds=2, block=2, refit=refit)
+    trial = PatchTrial(scene, split, 'patch_augment', config, {'kind': 'noise'}, folds=2, block=2)
     scores = [trial(Candidate(ratio), 1, 5) for ratio in (0.0, 0.5, 0.5)]
     assert scores[1] == scores[2] != scores[0]
     assert all(0 < score < 1 for score in scores)
-    if refit:  # a generator that has seen the fold does not pass
-        whole = PatchTrial(scene, split, 'patch_augment', config, {'kind': 'noise'}, folds=2, block=2, refit=False)
-        held = trial._dealt[1][1]  # type: ignore[index]
-        real = PatchDataset.from_scene(scene, held, 'train')
-        with pytest.raises(LeakageError, match='evaluation pixels'):
-            trial._mixed(real, whole._source(Candidate(0.5), 1, 5, held), 0.5, held, 5)
+    # A generator that has seen the fold does not pass.
+    whole = fit_generator('patch_augment', training_data(scene, split), {'kind': 'noise'})
+    held = trial._dealt[1][1]  # type: ignore[index]
+    real, test = (PatchDataset.from_scene(scene, held, part) for part in ('train', 'test'))
+    with pytest.raises(LeakageError, match='evaluation pixels'):
+        trial._mixed(real, whole, 0.5, test, 5)
 
 
 def test_a_network_for_other_samples_is_refused() -> None:
