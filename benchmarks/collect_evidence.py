@@ -34,8 +34,8 @@ def collect(results: Path) -> list[dict[str, Any]]:
     for part in ('confirm', 'again'):
         for file in sorted(results.glob(f'region_paste/{part}*.json')):
             found += _gains(file, results, images=read_json(file, 'gains')['windows'])
-    found += _trust(results / 'trust/spectrum/trust.json', results, labels_per_class=30.0, network=NETWORKS[True])
-    found += _trust(results / 'trust/segmentation/trust.json', results, labels_per_class=None)
+    found += _trust(results / 'trust/spectrum/summary.json', results, labels_per_class=30.0, network=NETWORKS[True])
+    found += _trust(results / 'trust/segmentation/summary.json', results, labels_per_class=None)
     return found
 
 
@@ -63,24 +63,28 @@ def _gains(file: Path, results: Path, **about: Any) -> Iterator[dict[str, Any]]:
 
 def _trust(file: Path, results: Path, **about: Any) -> Iterator[dict[str, Any]]:
     """Of what trust.py wrote, of each generator that nobody tuned."""
-    record = read_json(file, 'the tables of trust.py')
-    arms = {arm['name']: arm for arm in record['plan']['arms']}
+    record = read_json(file, 'the summary of trust.py')
+    arms, kind = {arm['name']: arm for arm in record['arms']}, file.parent.name
+    metric = task_of(kind).metrics[0]
     for name in (name for name in TRUSTED if name in arms):
         for ratio in (1.0, 2.0):
-            policy = f'naive, r = {ratio:g}'
-            lines = [r for r in record['lines'] if r['generator'] == name and r['policy'] == policy]
-            gains = [line['gain'] for line in lines]
+            mine = {'generator': name, 'policy': f'naive, r = {ratio:g}'}
+            gains = {
+                line['scene']: line[metric]
+                for line in record['table']['lines'] if mine.items() <= line.items() and line['scene'] != MEAN
+            }  # fmt: skip
             # Seeds of different scenes are independent, even with equal numbers.
-            error = sum(g['sd'] ** 2 / g['n'] for g in gains) ** 0.5 / len(gains)
-            mean, n = sum(g['mean'] for g in gains) / len(gains), min(g['n'] for g in gains)
+            error = sum(g['sd'] ** 2 / g['n'] for g in gains.values()) ** 0.5 / len(gains)
+            mean, n = sum(g['mean'] for g in gains.values()) / len(gains), min(g['n'] for g in gains.values())
             wide = float(stats.t.ppf(0.975, n - 1)) * error
             yield {
-                'generator': name, 'kind': file.parent.name, 'settings': arms[name]['settings'],
+                'generator': name, 'kind': kind, 'settings': arms[name]['settings'],
                 'ratio': ratio, 'synthetic_first': 0.0, 'labels': arms[name]['labels'],
-                'metric': lines[0]['metrics'][0], 'gain': round(mean, 2),
+                'metric': metric, 'gain': round(mean, 2),
                 'interval': [round(mean - wide, 2), round(mean + wide, 2)], 'seeds': n,
-                'scenes': {line['scene']: [round(x, 2) for x in (gain['mean'], *gain['interval'])]
-                           for line, gain in zip(lines, gains, strict=True)},
+                'scenes': {
+                    scene: [round(x, 2) for x in (gain['mean'], *gain['interval'])] for scene, gain in gains.items()
+                },
                 'origin': f'benchmarks/results/{file.relative_to(results)}', **about,
             }  # fmt: skip
 

@@ -271,29 +271,47 @@ def measure(cell: Cell, root: Path) -> dict[str, Any]:
     return {'rates': rates}
 
 
-def mean_and_range(cells: list[Any]) -> Any:
-    """A tree like those of the cells, with mean, lowest and highest of each number."""
-    if isinstance(cells[0], dict):
-        return {key: mean_and_range([cell[key] for cell in cells]) for key in cells[0]}
-    return [round(float(np.mean(cells)), 4), min(cells), max(cells)]
+def flat(tree: Any, name: str = '') -> dict[str, float]:
+    """Numbers of a tree, by their names from its root on."""
+    if not isinstance(tree, dict):
+        return {name.removeprefix(', '): float(tree)}
+    return {path: value for key, of in tree.items() for path, value in flat(of, f'{name}, {key}').items()}
+
+
+def summarised(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Mean, lowest and highest over seeds of each rate, by rate and scene."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        for rate, value in flat(row['rates']).items():
+            found.setdefault(rate, {}).setdefault(row['scene'], []).append(value)
+    return {
+        rate: {scene: [round(float(np.mean(v)), 4), min(v), max(v)] for scene, v in of.items()}
+        for rate, of in found.items()
+    }
+
+
+def markdown(table: dict[str, dict[str, dict[str, list[float]]]]) -> str:
+    """All rates."""
+    parts = ['Mean over seeds [lowest, highest].\n']
+    for kind, rates in table.items():
+        scenes = list(dict.fromkeys(scene for of in rates.values() for scene in of))
+        lines = [
+            [rate, *('{:.3g} [{:.3g}, {:.3g}]'.format(*of[scene]) if scene in of else None for scene in scenes)]
+            for rate, of in rates.items()
+        ]
+        parts.append(markdown_table([kind, *scenes], lines))
+    return '\n'.join(parts)
 
 
 def main() -> None:
     """Measure what is missing and write the summary."""
     args = parsed(options(__doc__, 'gates', quick='one seed', seeds=(5, 1)))
-    named = [*(('patches', name) for name in PATCHES), *(('spectra', name) for name in SPECTRA)]
-    cells = [Cell(*one, seed) for seed in range(args.seeds) for one in named]
+    scenes = {'patches': PATCHES, 'spectra': SPECTRA}
+    cells = [Cell(kind, name, seed) for seed in range(args.seeds) for kind in scenes for name in scenes[kind]]
     experiment = Experiment('What gates find, and their false alarms', cells, partial(measure, root=data_root()))
     rows = experiment.run(args.out, args.workers)
-    table = {
-        f'{kind}/{name}': mean_and_range([row['rates'] for row in rows if (row['kind'], row['scene']) == (kind, name)])
-        for kind, name in named
-    }
-    alarms = {name: {gate: rates[0] for gate, rates in found['false_alarms'].items()} for name, found in table.items()}
-    gates = list(dict.fromkeys(gate for rates in alarms.values() for gate in rates))
-    lines = [[name, *(rates.get(gate) for gate in gates)] for name, rates in alarms.items()]
-    text = f'False alarms, mean over seeds; all rates: `summary.json`.\n\n{markdown_table(["scene", *gates], lines)}'
-    print(experiment.write(args.out, text, table))
+    table = {kind: summarised([row for row in rows if row['kind'] == kind]) for kind in scenes}
+    print(experiment.write(args.out, markdown(table), table))
 
 
 if __name__ == '__main__':

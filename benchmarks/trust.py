@@ -16,7 +16,7 @@ are left out; where these hold half of the labels or more, nothing is mixed in. 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,12 +27,11 @@ from specdm_segmentation import SEGFORMER
 from spectra_sources import TUNED
 from studies import available, data_root, options, parsed
 from torch import Tensor
-from trust_report import KS, NO_GATE, gated_name, way_name, write_tables
+from trust_report import KS, MARGIN, NO_GATE, blocks_of, draw, gated_name, lines, markdown, primary, way_name
 
 from hsiaug.ablation import Arm, Classifier, Downstream, Experiment, Segmenter, Setting, Study
 from hsiaug.ablation.cells import Group
 from hsiaug.ablation.plan import Cell
-from hsiaug.ablation.results import RESULTS_FILE, read_results
 from hsiaug.ablation.runner import describe
 from hsiaug.datasets import LabelPolicy, SyntheticDataset
 from hsiaug.quality import (
@@ -52,7 +51,6 @@ from hsiaug.quality import (
     gate_generator,
     label_regions,
 )
-from hsiaug.records import short_digest
 from hsiaug.samples import Kind
 from hsiaug.scenes import PatchSplitter, Scene, SimulatedScene
 from hsiaug.systems import Generator, TrainingData
@@ -105,7 +103,6 @@ class GatedGroup(Group):
         super().__init__(*args, **settings)
         self.kinds = kinds
         self.gated: dict[str, Gated] = {}  # generators behind gates, by arm
-        self.plain: dict[str, dict[str, Any]] = {}  # the real-only cell of each downstream model
 
     @cached_property
     def fold_gates(self) -> FoldGates:
@@ -127,17 +124,13 @@ class GatedGroup(Group):
 
     def run(self, cell: Cell, metrics: Any) -> dict[str, Any]:
         """Train and measure one cell; where gates let too little pass, nothing is mixed in."""
+        if not isinstance(cell.arm, GatedArm):
+            return super().run(cell, metrics)
         try:
-            row = super().run(cell, metrics)
+            return {**super().run(cell, metrics), 'left_out': list(self.gated[cell.arm.name].left_out)}
         except GateError as error:
-            assert cell.arm is not None
-            named = {'cell': cell.key, 'arm': cell.arm.name, 'ratio': cell.ratio, 'refused': str(error)}
-            return {**self.plain[cell.classifier.name], **named}
-        if cell.arm is None:
-            self.plain[cell.classifier.name] = row
-        elif cell.arm.name in self.gated:
-            row['left_out'] = list(self.gated[cell.arm.name].left_out)
-        return row
+            row = super().run(replace(cell, arm=None, ratio=0.0), metrics)
+            return {**row, 'arm': cell.arm.name, 'ratio': cell.ratio, 'refused': str(error)}
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------
@@ -289,9 +282,6 @@ class Measure:
         if group is None or (group.setting.scene, group.seed) != (one.scene, one.seed):
             scene = open_scene(self.plan.kind, one.scene, self.root, one.seed)
             group = self.group = GatedGroup(part.gates, scene, setting, one.seed, self.folder)
-            for row in read_results(self.folder / RESULTS_FILE):
-                if row['cell'] == short_digest(replace(one, key=next(iter(cells)), generator=None)):
-                    group.plain[row['classifier']] = {k: v for k, v in row.items() if k not in ('key', 'generator')}
         if one.generator is None:
             return group.run(cells[one.key], self.plan.metrics)
         return search(part, self.plan, group, next(arm for arm in self.plan.arms if arm.name == one.generator))
@@ -346,6 +336,14 @@ def search(part: Part, plan: Study, group: GatedGroup, arm: Arm) -> dict[str, An
     return found
 
 
+def write(of: Experiment, plan: Study, found: Sequence[dict[str, Any]], folder: Path) -> str:
+    """Write tables, their data and a figure, and return the tables."""
+    blocks = blocks_of(found, plan.metrics)
+    summary = {'margin': MARGIN, 'primary': primary(blocks), 'lines': lines(blocks)}
+    draw(summary['lines'], plan.metrics[0]).savefig(folder / 'figure.png', dpi=130)
+    return of.write(folder, markdown(summary, plan.metrics[:2], plan.quick), summary)
+
+
 def main() -> None:
     """Measure what is missing and write the tables."""
     parser = options(__doc__, 'trust', quick='3 seeds: spectra of two scenes, pairs of the simulated')
@@ -357,9 +355,9 @@ def main() -> None:
         scenes = args.scenes or (QUICK_SCENES[kind] if args.quick else list(PARTS[kind].splitters))
         if set(scenes) & set(PARTS[kind].splitters):
             plan = study(root, kind, args.seeds, scenes, args.quick)
-            experiment(kind, plan, root, out / kind).run(out / kind, args.workers)
-            print(write_tables(out / kind))
-            print(f'results: {out / kind}')
+            planned, folder = experiment(kind, plan, root, out / kind), out / kind
+            print(write(planned, plan, planned.run(folder, args.workers), folder))
+            print(f'results: {folder}')
 
 
 if __name__ == '__main__':

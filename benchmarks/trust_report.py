@@ -1,33 +1,30 @@
-"""What the study of trust says, read off its results: tables and figure."""
+"""What the study of trust says: every policy against real only, in tables and a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from hsiaug.ablation.environment import measured_with
 from hsiaug.ablation.experiment import Columns, markdown_table, records_table
 from hsiaug.ablation.plan import REAL
-from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, read_results
 from hsiaug.ablation.safety import LEVEL, NonInferiority, advised_by_others, non_inferiority
 from hsiaug.ablation.statistics import PairedComparison, Row, choose_ratios, compare_cells, holm, mean_of_means
-from hsiaug.records import read_json, write_json
 from hsiaug.report.ablation import interval, signed
 from hsiaug.report.figures import COLOURS, GREYS, metric_name
-from hsiaug.tasks.base import finite
 
 NO_GATE = 0.0  # a false alarm rate at which nothing is ever rejected
 MARGIN = 0.5  # points that may be lost
 KS = (0.0, 0.5, 1.0, 2.0)
 PRIMARY, EITHER, VALIDATED = 'gated, ratio chosen on folds', 'gate and ratio chosen on folds', 'gated, ratio validated'
 ADVISED = 'as other scenes advise'
-SEARCHED = {PRIMARY: 'gated', EITHER: 'either'}  # policies and their races
+CONTROLS, MEAN = 'controls', 'mean'  # replace the generator of a line, and its scene
 Option = tuple[str, float]  # arm and ratio
+Cells = Mapping[int, Row]  # by seed
+Record = dict[str, Any]
 
 
 def gated_name(generator: str) -> str:
@@ -56,24 +53,18 @@ class Block:
     generator: str
     metrics: tuple[str, str]
     rows: list[Row]
-    searches: dict[int, dict[str, Any]]
+    searches: dict[int, Record]
 
-    @property
-    def named(self) -> dict[str, str]:
-        """What a record of it begins with."""
-        return {'scene': self.scene, 'generator': self.generator}
-
-    def option(self, option: Option) -> dict[int, Row]:
+    def option(self, arm: str, ratio: float) -> dict[int, Row]:
         """The cells of an arm at a ratio, by seed."""
-        arm, ratio = option
         return {row['seed']: row for row in self.rows if (row['arm'], row['ratio']) == (arm, ratio)}
 
     @property
-    def fixed(self) -> list[Option]:
-        """Real only, and the generator at each ratio without and with gates."""
-        arms = (self.generator, gated_name(self.generator))
+    def fixed(self) -> dict[Option, str]:
+        """Names of the generator at each ratio without and with gates."""
+        arms = {self.generator: 'naive', gated_name(self.generator): 'gated'}
         ratios = sorted({row['ratio'] for row in self.rows if row['arm'] == self.generator})
-        return [(REAL, 0.0), *((arm, ratio) for arm in arms for ratio in ratios)]
+        return {(arm, ratio): f'{name}, r = {ratio:g}' for arm, name in arms.items() for ratio in ratios}
 
     def searched(self, race: str, k: float | None = None) -> dict[int, Row]:
         """The cells that a race chose, by seed; with its own ``k`` if None."""
@@ -82,128 +73,126 @@ class Block:
             chosen = row[race]
             ratio, threshold = (chosen['ratio'], chosen['threshold']) if k is None else chosen['by_k'][str(k)]
             arm = self.generator if threshold == NO_GATE else gated_name(self.generator)
-            found[seed] = self.option((REAL if ratio == 0 else arm, ratio))[seed]
+            found[seed] = self.option(REAL if ratio == 0 else arm, ratio)[seed]
         return found
 
-    def policies(self) -> dict[str, dict[int, Row]]:
-        """The cells of each policy, by seed."""
-        named = {self.generator: 'naive', gated_name(self.generator): 'gated'}
-        fixed = {f'{named[arm]}, r = {r:g}': self.option((arm, r)) for arm, r in self.fixed[1:] if r >= 1}
-        start, options = way_name(self.generator, ''), {(row['arm'], row['ratio']) for row in self.rows}
-        ways = {
-            f'{arm.removeprefix(start)}, r = {ratio:g}': self.option((arm, ratio))
-            for arm, ratio in sorted(options) if arm.startswith(start)
-        }  # fmt: skip
+    def policies(self, advised: Option | None) -> dict[str, Cells]:
+        """The cells of each policy; ``advised`` is the option that does best on other scenes."""
+        start, options = way_name(self.generator, ''), sorted({(row['arm'], row['ratio']) for row in self.rows})
+        ways = {option: f'{option[0][len(start) :]}, r = {option[1]:g}' for option in options if start in option[0]}
         return {
-            **fixed,
-            **ways,
+            **{name: self.option(*option) for option, name in {**self.fixed, **ways}.items()},
             VALIDATED: choose_ratios(self.rows, gated_name(self.generator), self.metrics[0]),
-            **{policy: self.searched(race) for policy, race in SEARCHED.items()},
+            PRIMARY: self.searched('gated'),
+            **{f'{PRIMARY}, k = {k:g}': self.searched('gated', k) for k in KS},
+            EITHER: self.searched('either'),
+            **({} if advised is None else {ADVISED: self.option(*advised)}),
         }
 
-    def controls(self) -> dict[str, dict[int, Row]]:
-        """The cells of each control, by seed."""
+    def controls(self) -> dict[str, Cells]:
+        """The cells of each control."""
         found = sorted({(row['arm'], row['ratio']) for row in self.rows if row.get('control')})
-        return {f'{arm}, r = {ratio:g}': self.option((arm, ratio)) for arm, ratio in found}
+        return {f'{arm}, r = {ratio:g}': self.option(arm, ratio) for arm, ratio in found}
 
-    def compare(self, cells: Mapping[int, Row], metric: str, base: Mapping[int, Row] | None = None) -> PairedComparison:
-        """Cells against real only, or others, in points of a test metric, over the seeds that both have."""
-        found = compare_cells(cells, self.option((REAL, 0.0)) if base is None else base, metric)
+    def compare(self, cells: Cells, metric: str) -> PairedComparison:
+        """Cells against real only, in points of a test metric."""
+        found = compare_cells(cells, self.option(REAL, 0.0), metric)
         assert found is not None  # every seed has its real-only cell
         return found
 
 
-def read_blocks(folder: Path) -> list[Block]:
-    """What a run folder holds by now: the scenes and generators with at least one seed of which everything is there.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    plan, found = read_json(folder / PLAN_FILE, 'the plan of a study'), read_results(folder / RESULTS_FILE)
-    rows, searches = ([row for row in found if ('gated' in row) == search] for search in (False, True))
-    first, second = plan['metrics'][:2]
-    blocks = []
-    for scene, *_ in plan['settings']:
-        here = [row for row in rows if row['scene'] == scene]
-        for generator in dict.fromkeys(row['generator'] for row in searches):
-            mine = {r['seed']: r for r in searches if (r['scene'], r['generator']) == (scene, generator)}
-            if mine:
-                blocks.append(Block(scene, generator, (first, second), here, dict(sorted(mine.items()))))
-    if not blocks:
-        raise ValueError(f'{folder} holds no finished search yet')
-    return blocks
+def blocks_of(found: Sequence[Row], metrics: Sequence[str]) -> list[Block]:
+    """All scenes and generators of the records of the study, which are cells and races."""
+    races = [row for row in found if 'gated' in row]
+    rows = [row for row in found if 'gated' not in row]
+    return [
+        Block(
+            scene, generator, (metrics[0], metrics[1]), [row for row in rows if row['scene'] == scene],
+            {r['seed']: r for r in races if (r['scene'], r['generator']) == (scene, generator)},
+        )
+        for scene, generator in dict.fromkeys((row['scene'], row['generator']) for row in races)
+    ]  # fmt: skip
 
 
-# --- reading off ----------------------------------------------------------------------------------------------------
+# --- records ----------------------------------------------------------------------------------------------------------
 
 
-def all_policies(block: Block, blocks: Sequence[Block]) -> dict[str, dict[int, Row]]:
-    """The cells of each policy, of what the other scenes advise, and of each control."""
-    option = advice(block, blocks)
-    advised = {} if option is None else {ADVISED: block.option(option)}
-    return {**block.policies(), **advised, **block.controls()}
+def lines(blocks: Sequence[Block]) -> list[Record]:
+    """Every policy and control against real only, on each scene and as the mean over scenes."""
+    policies: dict[tuple[str, str], list[tuple[Block, Cells]]] = {}
+    for generator in dict.fromkeys(block.generator for block in blocks):
+        mine = [block for block in blocks if block.generator == generator]
+        options = advice(mine)
+        for block in mine:
+            for policy, cells in block.policies(options.get(block.scene)).items():
+                policies.setdefault((generator, policy), []).append((block, cells))
+    for block in {block.scene: block for block in blocks}.values():
+        for control, cells in block.controls().items():
+            policies.setdefault((CONTROLS, control), []).append((block, cells))
+    return [line for names, of in policies.items() for line in _against_real(*names, of)]
 
 
-def lines(blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    """Every policy and control of every block against real only, JSON-ready."""
-    found = []
-    for block in blocks:
-        for policy, cells in all_policies(block, blocks).items():
-            gain, second = (block.compare(cells, metric) for metric in block.metrics)
-            record = {'policy': policy, 'metrics': block.metrics, 'gain': asdict(gain), 'second': asdict(second)}
-            found.append({**block.named, **record, 'mixes': mixes(cells), 'control': policy in block.controls()})
-    return found
+def _against_real(generator: str, policy: str, of: Sequence[tuple[Block, Cells]]) -> Iterator[Record]:
+    """The lines of a policy."""
+    named = {'generator': generator, 'policy': policy}
+    metrics = of[0][0].metrics
+    gains = [{metric: block.compare(cells, metric) for metric in metrics} for block, cells in of]
+    mixed = [mixes(cells) for _, cells in of]
+    for (block, _), gain, share in zip(of, gains, mixed, strict=True):
+        yield {'scene': block.scene, **named, 'mixes': share, **{name: as_record(one) for name, one in gain.items()}}
+    means = {metric: mean_of_means([gain[metric] for gain in gains]) for metric in metrics}
+    found = {name: {'mean': round(mean, 4), 'interval': rounded(ends)} for name, (mean, ends) in means.items()}
+    yield {'scene': MEAN, **named, 'mixes': round(float(np.mean(mixed)), 4), **found}
 
 
-def family(chosen: Mapping[Block, Mapping[int, Row]]) -> list[dict[str, Any]]:
-    """Cells of blocks against real only: non-inferiority and gain, each corrected within these."""
-    comparisons = [block.compare(cells, block.metrics[0]) for block, cells in chosen.items()]
+def as_record(gain: PairedComparison) -> Record:
+    """A comparison, in points."""
+    return {
+        'n': gain.n, 'mean': round(gain.mean, 4), 'sd': round(gain.sd, 4), 'interval': rounded(gain.interval),
+        'p': round(gain.p, 4), 'wins': gain.wins,
+    }  # fmt: skip
+
+
+def rounded(ends: Sequence[float]) -> list[float]:
+    """The ends of an interval."""
+    return [round(end, 4) for end in ends]
+
+
+def advice(blocks: Sequence[Block]) -> dict[str, Option]:
+    """For each scene of a generator the fixed option, real only among them, that tests best on the other scenes."""
+    if len(blocks) < 2:
+        return {}
+    metric = blocks[0].metrics[0]
+    return advised_by_others(
+        {
+            block.scene: {
+                option: [row['test'][metric] for row in block.option(*option).values()]
+                for option in ((REAL, 0.0), *block.fixed)
+            }
+            for block in blocks
+        }
+    )
+
+
+def mixes(cells: Cells) -> float:
+    """Share of seeds in which anything synthetic is mixed in."""
+    return round(float(np.mean([row['ratio'] > 0 and 'refused' not in row for row in cells.values()])), 4)
+
+
+def primary(blocks: Sequence[Block]) -> list[Record]:
+    """The ratio chosen behind gates against real only: non-inferiority and gain, each by Holm, cost and rejections."""
+    chosen = [block.searched('gated') for block in blocks]
+    comparisons = [block.compare(cells, block.metrics[0]) for block, cells in zip(blocks, chosen, strict=True)]
     tests, gains = non_inferiority(comparisons, MARGIN), holm([comparison.p for comparison in comparisons])
     return [
         {
-            **block.named,
-            'metric': block.metrics[0],
-            'seeds': test.comparison.n,
-            'gain': asdict(test.comparison),
-            'p_gain_holm': p_gain,
-            'p_non_inferior': test.p,
-            'p_non_inferior_holm': test.p_holm,
-            'conclusion': conclusion(test, p_gain),
-            'mixes': mixes(cells),
+            'scene': block.scene, 'generator': block.generator, 'mixes': mixes(cells),
+            'gain': as_record(test.comparison), 'corrected': rounded(test.comparison.corrected),
+            'p_gain_holm': round(p_gain, 4), 'p_non_inferior_holm': round(test.p_holm, 4),
+            'conclusion': conclusion(test, p_gain), **cost(block), **rejections(block),
         }
-        for (block, cells), test, p_gain in zip(chosen.items(), tests, gains, strict=True)
-    ]
-
-
-def primary(blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    """The ratio chosen behind gates against real only; its regret, and what it costs."""
-    rows = family({block: block.searched('gated') for block in blocks})
-    return [
-        {**row, **{f'regret of {race}': regret(block, blocks, race) for race in SEARCHED.values()}, **cost(block)}
-        for block, row in zip(blocks, rows, strict=True)
-    ]
-
-
-def followed(blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    """What following the other scenes' advice brings, a family of its own; blocks without other scenes are left out."""
-    options = {block: option for block in blocks if (option := advice(block, blocks)) is not None}
-    rows = family({block: block.option(option) for block, option in options.items()})
-    return [{**row, 'advised': list(option)} for row, option in zip(rows, options.values(), strict=True)]
-
-
-def mixes(cells: Mapping[int, Row]) -> float:
-    """Share of seeds in which anything synthetic is mixed in."""
-    return float(np.mean([row['ratio'] > 0 and 'refused' not in row for row in cells.values()]))
-
-
-def cost(block: Block) -> dict[str, float]:
-    """Of the race behind gates: trainings of networks, and CPU time with all fits in plain trainings."""
-    races = [(row['gated'], row['plain_cpu_seconds']) for row in block.searches.values()]
-    return {
-        'trainings': float(np.mean([race['trainings'] for race, _ in races])),
-        # The median: an interrupted race tells only what its last stretch took.
-        'cost': float(np.median([race['cpu_seconds'] / plain for race, plain in races])),
-    }
+        for block, cells, test, p_gain in zip(blocks, chosen, tests, gains, strict=True)
+    ]  # fmt: skip
 
 
 def conclusion(test: NonInferiority, p_gain: float) -> str:
@@ -218,232 +207,131 @@ def conclusion(test: NonInferiority, p_gain: float) -> str:
     return found
 
 
-def advice(block: Block, blocks: Sequence[Block]) -> Option | None:
-    """The fixed option, real only among them, that tests best on the other scenes; None without other scenes."""
-    peers = [peer for peer in blocks if peer.generator == block.generator]
-    if len(peers) < 2:
-        return None
-    scores = {
-        peer.scene: {o: [peer.option(o)[seed]['test'][block.metrics[0]] for seed in peer.searches] for o in peer.fixed}
-        for peer in peers
+def cost(block: Block) -> Record:
+    """Of the race behind gates: trainings of networks, and CPU time with all fits in plain trainings."""
+    races = [(row['gated'], row['plain_cpu_seconds']) for row in block.searches.values()]
+    return {
+        'trainings': float(np.mean([race['trainings'] for race, _ in races])),
+        # The median: an interrupted race tells only what its last stretch took.
+        'cost': round(float(np.median([race['cpu_seconds'] / plain for race, plain in races])), 1),
     }
-    return advised_by_others(scores)[block.scene]
 
 
-def regret(block: Block, blocks: Sequence[Block], race: str) -> dict[str, Any] | None:
-    """Score of the option that the other scenes advise, less that of the choice; None without other scenes."""
-    option = advice(block, blocks)
-    if option is None:
-        return None
-    compared = block.compare(block.option(option), block.metrics[0], block.searched(race))
-    return {'advised': list(option), **asdict(compared)}
-
-
-def by_generator(blocks: Sequence[Block]) -> dict[str, list[Block]]:
-    """The scenes of each generator."""
-    return {name: [b for b in blocks if b.generator == name] for name in dict.fromkeys(b.generator for b in blocks)}
-
-
-def by_k(blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    """Mean gain over scenes, and share of seeds with anything mixed in, for each k of the same races."""
-    found = []
-    for generator, mine in by_generator(blocks).items():
-        for policy, race in SEARCHED.items():
-            for k in KS:
-                chosen = [block.searched(race, k) for block in mine]
-                each = [block.compare(cells, block.metrics[0]) for block, cells in zip(mine, chosen, strict=True)]
-                mean, bounds = mean_of_means(each)
-                mixed = float(np.mean([mixes(cells) for cells in chosen]))
-                record = {'generator': generator, 'policy': policy, 'k': k, 'gain': mean, 'interval': bounds}
-                found.append({**record, 'mixes': mixed})
-    return found
-
-
-def rejections(blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    """Share of samples that each gate rejects, of gated cells refused as a whole, and of classes left out elsewhere."""
-    found = []
-    for block in blocks:
-        reports = [row['rejected'] for row in block.searches.values()]
-        total = sum(report['samples'] for report in reports)
-        gated = [row for row in block.rows if row['arm'] == gated_name(block.generator)]
-        left_out = [len(row['left_out']) / len(row['classes']) for row in gated if 'refused' not in row]
-        found.append(
-            {
-                'scene': block.scene, 'generator': block.generator,
-                'kept': sum(report['kept'] for report in reports) / total,
-                'rejected': {
-                    name: sum(report['rejected'][name] for report in reports) / total for name in reports[0]['rejected']
-                },
-                'refused': float(np.mean(['refused' in row for row in gated])),
-                'left_out': float(np.mean(left_out)) if left_out else 0.0,
-            }
-        )  # fmt: skip
-    return found
+def rejections(block: Block) -> Record:
+    """Share of samples that gates reject, of gated cells refused as a whole, and of classes left out elsewhere."""
+    reports = [row['rejected'] for row in block.searches.values()]
+    total = sum(report['samples'] for report in reports)
+    gated = [row for row in block.rows if row['arm'] == gated_name(block.generator)]
+    left_out = [len(row['left_out']) / len(row['classes']) for row in gated if 'refused' not in row]
+    return {
+        'kept': round(sum(report['kept'] for report in reports) / total, 4),
+        'rejected': {
+            name: round(sum(report['rejected'][name] for report in reports) / total, 4)
+            for name in reports[0]['rejected']
+        },
+        'refused': round(float(np.mean(['refused' in row for row in gated])), 4),
+        'left_out': round(float(np.mean(left_out)), 4) if left_out else 0.0,
+    }
 
 
 # --- tables and figure ------------------------------------------------------------------------------------------------
 
 
-def percent(value: float) -> str:
-    """A share, in whole percent."""
-    return f'{100 * value:.0f} %'
+def shown(gain: Mapping[str, Any]) -> str:
+    """Mean and interval of a gain."""
+    return f'{signed(gain["mean"])} {interval(tuple(gain["interval"]))}'
 
 
-def compared(found: Mapping[str, Any] | None) -> str:
-    """Mean and interval of a comparison."""
-    return '–' if found is None else f'{signed(found["mean"])} {interval(tuple(found["interval"]))}'
-
-
-def _advised(found: Mapping[str, Any] | None) -> str:
-    return '–' if found is None else f'{found["advised"][0]}, r = {found["advised"][1]:g}'
-
-
-WHERE: Columns = {'scene': lambda row: row['scene'], 'generator': lambda row: row['generator']}
 CHOSEN: Columns = {
-    **WHERE,
-    'seeds': lambda row: str(row['seeds']),
-    'mixes': lambda row: percent(row['mixes']),
-    'gain': lambda row: compared(row['gain']),
-    'Nadeau–Bengio': lambda row: interval(tuple(row['gain']['corrected'])),
+    'scene': lambda row: row['scene'],
+    'generator': lambda row: row['generator'],
+    'seeds': lambda row: row['gain']['n'],
+    'mixes': lambda row: f'{row["mixes"]:.0%}',
+    'gain': lambda row: shown(row['gain']),
+    'Nadeau–Bengio': lambda row: interval(tuple(row['corrected'])),
     'p non-inferior, Holm': lambda row: f'{row["p_non_inferior_holm"]:.3f}',
     'result': lambda row: row['conclusion'],
-    'advised by others': lambda row: _advised(row['regret of gated']),
-    'regret': lambda row: compared(row['regret of gated']),
-    'regret, gate chosen too': lambda row: compared(row['regret of either']),
     'cost (trainings)': lambda row: f'{row["cost"]:.0f} ({row["trainings"]:.0f})',
 }
-FOLLOWED: Columns = {
-    **WHERE,
-    'advised': _advised,
-    **{title: CHOSEN[title] for title in ('mixes', 'gain', 'p non-inferior, Holm')},
-    'conclusion': CHOSEN['result'],
-}
-BY_K: Columns = {
-    'generator': WHERE['generator'],
-    'policy': lambda row: row['policy'],
-    'k': lambda row: f'{row["k"]:g}',
-    'mixes': CHOSEN['mixes'],
-    'gain': lambda row: f'{signed(row["gain"])} {interval(row["interval"])}',
+REJECTED: Columns = {
+    'scene': CHOSEN['scene'],
+    'generator': CHOSEN['generator'],
+    'kept': lambda row: f'{row["kept"]:.0%}',
+    'rejected by': lambda row: ', '.join(f'{gate} {share:.0%}' for gate, share in row['rejected'].items()),
+    'classes left out': lambda row: f'{row["left_out"]:.0%}',
+    'gated cells refused': lambda row: f'{row["refused"]:.0%}',
 }
 
 
-def _rejected(gate: str) -> Callable[[Mapping[str, Any]], str]:
-    return lambda row: percent(row['rejected'][gate]) if gate in row['rejected'] else '–'
-
-
-def markdown(summary: Mapping[str, Any]) -> str:
+def markdown(summary: Mapping[str, Any], metrics: Sequence[str], quick: bool = False) -> str:
     """All tables."""
-    followed, gates = summary['followed'], dict.fromkeys(g for row in summary['rejections'] for g in row['rejected'])
-    rejected: Columns = {
-        **WHERE,
-        'kept': lambda row: percent(row['kept']),
-        **{gate: _rejected(gate) for gate in gates},
-        'classes left out': lambda row: percent(row['left_out']),
-        'gated cells refused': lambda row: percent(row['refused']),
-    }
+    every, of_primary = summary['lines'], summary['primary']
     parts = [
-        f'# {summary["title"]}\n',
-        '**QUICK RUN: no basis for claims.**\n' if summary['quick'] else '',
+        '**QUICK RUN: no basis for claims.**\n' if quick else '',
         f'Non-inferior to real only means: less than {MARGIN:g} points lost, one-sided paired t, Holm over the '
-        f'{len(summary["primary"])} comparisons of this table, {LEVEL:.1%}; gains and losses: sign flips, Holm, '
+        f'{len(of_primary)} comparisons of the first table, {LEVEL:.1%}; gains and losses: sign flips, Holm, '
         f'{2 * LEVEL:.0%}. Points of OA (spectra) or mIoU (masks), 95 % intervals over seeds; the splits of one scene '
-        'overlap, so that they speak for these scenes, not for others. Regret: what the fixed ratio and gate that the '
-        'other scenes advise would have brought more. Cost: CPU time of the race with all fits of generator and gates, '
-        'in plain trainings.\n',
+        'overlap, so that they speak for these scenes, not for others. Cost: CPU time of the race with all fits of '
+        'generator and gates, in plain trainings.\n',
         f'## {PRIMARY[0].upper()}{PRIMARY[1:]}\n',
-        records_table(summary['primary'], CHOSEN),
+        records_table(of_primary, CHOSEN),
+        '## What the gates reject\n',
+        records_table(of_primary, REJECTED),
+        '## Gain of every policy\n\nExploratory but for the one above; k: standard errors that a ratio must be better '
+        f'by on folds; {ADVISED}: the fixed arm and ratio, real only among them, that test best on their mean.\n',
     ]
-    if followed:
-        parts += [
-            f'## {ADVISED[0].upper()}{ADVISED[1:]}\n\nExploratory, thought of after the first results: nothing is '
-            'searched on the scene; the arm and ratio, real only among them, are those that test best on the mean of '
-            f'the other scenes. Holm over these {len(followed)}.\n',
-            records_table(followed, FOLLOWED),
-        ]
-    parts.append(
-        '## Gain of every policy\n\nExploratory but for the one above. Controls do not depend on the generator.\n'
-    )
-    every = summary['lines']
-    scenes = list(dict.fromkeys(row['scene'] for row in every))
-    groups = {name: [row for row in every if row['generator'] == name and not row['control']]
-              for name in dict.fromkeys(row['generator'] for row in every)}  # fmt: skip
-    groups['controls'] = [row for row in every if row['control']]
-    for which, metric in zip(('gain', 'second'), every[0]['metrics'], strict=True):
+    for metric in metrics:
         parts.append(f'Δ{metric_name(metric)}:\n')
-        for title, those in groups.items():
-            at = {(row['policy'], row['scene']): compared(row[which]) for row in those}
-            policies = dict.fromkeys(policy for policy, _ in at)
-            rows = [[policy, *(at.get((policy, scene), '–') for scene in scenes)] for policy in policies]
-            parts.append(markdown_table([title, *scenes], rows))
-    return '\n'.join(
-        [
-            *parts,
-            '## What the gates reject\n',
-            records_table(summary['rejections'], rejected),
-            '## k, the standard errors that a ratio must be better by\n\nMean over scenes, of the same races.\n',
-            records_table(summary['by_k'], BY_K),
-            '## How it was measured\n',
-            measured_with(summary['plan']) + '\n',
-        ]
-    )
+        for generator in dict.fromkeys(row['generator'] for row in every):
+            mine = [row for row in every if row['generator'] == generator]
+            at = {(row['policy'], row['scene']): row for row in mine}
+            scenes = [*(scene for scene in dict.fromkeys(row['scene'] for row in every) if scene != MEAN), MEAN]
+            table = [
+                [
+                    policy,
+                    *(shown(at[policy, scene][metric]) if (policy, scene) in at else None for scene in scenes),
+                    f'{at[policy, MEAN]["mixes"]:.0%}',
+                ]
+                for policy in dict.fromkeys(row['policy'] for row in mine)
+            ]
+            parts.append(markdown_table([generator, *scenes, 'mixes'], table))
+    return '\n'.join(parts)
 
 
-def drawn(block: Block, blocks: Sequence[Block]) -> dict[str, dict[int, Row]]:
-    """What the figure shows of a block: at fixed ratios only the highest, which does most good or harm."""
-    highest, found = f'r = {max(ratio for _, ratio in block.fixed):g}', all_policies(block, blocks)
-    controls = [name for name in block.controls() if name.endswith(highest)]
-    names = (f'naive, {highest}', f'gated, {highest}', VALIDATED, EITHER, PRIMARY, ADVISED, *controls)
-    return {name: found[name] for name in names if name in found}
+def draw(every: Sequence[Mapping[str, Any]], metric: str) -> Figure:
+    """Gain by scene with intervals, a row per generator; controls are grey.
 
-
-def draw(blocks: Sequence[Block]) -> Figure:
-    """Gain by scene with intervals, a row per generator; controls are grey."""
-    shown = by_generator(blocks)
-    most = max(len(mine) for mine in shown.values())
-    figure = Figure(figsize=(1.3 * most + 4, 2.9 * len(shown) + 0.3), layout='constrained')
-    axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
-    greys: dict[str, str] = {}
+    At fixed ratios only the highest is shown, which does most good or harm.
+    """
+    lines = [line for line in every if line['scene'] != MEAN]
+    generators = list(dict.fromkeys(line['generator'] for line in lines if line['generator'] != CONTROLS))
+    highest = max(line['policy'] for line in lines if line['policy'].startswith('naive, '))[len('naive, ') :]
+    wanted = (f'naive, {highest}', f'gated, {highest}', VALIDATED, EITHER, PRIMARY, ADVISED)
+    scenes = list(dict.fromkeys(line['scene'] for line in lines))
+    figure = Figure(figsize=(1.3 * len(scenes) + 4, 2.9 * len(generators) + 0.3), layout='constrained')
     handles: dict[str, Any] = {}
-    for panel, mine in zip(axes, shown.values(), strict=True):
+    for panel, generator in zip(figure.subplots(len(generators), 1, squeeze=False)[:, 0], generators, strict=True):
         panel.axhline(0, color='#444444', lw=1)
         panel.axhline(-MARGIN, color='#444444', lw=0.8, ls=':')
-        policies = list(drawn(mine[0], blocks))
-        for number, policy in enumerate(policies):
-            found = [block.compare(drawn(block, blocks)[policy], block.metrics[0]) for block in mine]
-            y = np.array([comparison.mean for comparison in found])
-            low, high = np.array([comparison.interval for comparison in found]).T
-            x = np.arange(len(mine)) + (number - (len(policies) - 1) / 2) * 0.75 / len(policies)
-            if policy in mine[0].controls():
-                colour = greys.setdefault(policy, GREYS[len(greys) % len(GREYS)])
-            else:
-                colour = COLOURS[number]
+        controls = {x['policy'] for x in lines if x['generator'] == CONTROLS and x['policy'].endswith(highest)}
+        found = {x['policy'] for x in lines if x['generator'] == generator}
+        colours = dict(zip((p for p in wanted if p in found), COLOURS, strict=False))
+        colours |= dict(zip(sorted(controls), GREYS, strict=False))
+        for number, (policy, colour) in enumerate(colours.items()):
+            mine = [x for x in lines if x['policy'] == policy and x['generator'] in (generator, CONTROLS)]
+            y = np.array([x[metric]['mean'] for x in mine], dtype=float)
+            low, high = np.array([x[metric]['interval'] for x in mine], dtype=float).T
+            x = np.array([scenes.index(line['scene']) for line in mine])
+            x = x + (number - (len(colours) - 1) / 2) * 0.75 / len(colours)
             mark = {'fmt': 'D', 'ms': 5.5} if policy == PRIMARY else {'fmt': 'o', 'ms': 4}
             bar = panel.errorbar(x, y, np.nan_to_num([y - low, high - y]), color=colour, lw=1.2, **mark)
             handles.setdefault(policy, bar)
-        panel.set_xticks(range(len(mine)), [block.scene for block in mine], fontsize=9)
-        panel.set_xlim(-0.6, most - 0.4)
-        panel.set_title(mine[0].generator, fontsize=10)
-        panel.set_ylabel(f'{metric_name(mine[0].metrics[0])} less real only (points)', fontsize=9)
+        panel.set_xticks(range(len(scenes)), scenes, fontsize=9)
+        panel.set_xlim(-0.6, len(scenes) - 0.4)
+        panel.set_title(generator, fontsize=10)
+        panel.set_ylabel(f'{metric_name(metric)} less real only (points)', fontsize=9)
         panel.spines[['top', 'right']].set_visible(False)
         panel.grid(axis='y', color='#dddddd', lw=0.6)
         panel.set_axisbelow(True)
     figure.legend(handles.values(), handles, loc='outside right upper', frameon=False, fontsize=9)
     return figure
-
-
-def write_tables(folder: Path) -> str:
-    """Write ``trust.md``, ``trust.json`` and ``trust.png`` into the run folder of a kind, and return the tables.
-
-    Raises:
-        ValueError: if no search is finished yet.
-    """
-    blocks, plan = read_blocks(folder), read_json(folder / PLAN_FILE, 'the plan of a study')
-    summary = {
-        'title': plan['title'], 'quick': plan['quick'], 'margin': MARGIN, 'plan': plan, 'primary': primary(blocks),
-        'followed': followed(blocks), 'lines': lines(blocks), 'rejections': rejections(blocks), 'by_k': by_k(blocks),
-    }  # fmt: skip
-    write_json(folder / 'trust.json', finite(summary))
-    text = markdown(summary)
-    (folder / 'trust.md').write_text(text)
-    draw(blocks).savefig(folder / 'trust.png', dpi=130)
-    return text
