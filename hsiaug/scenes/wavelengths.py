@@ -30,14 +30,17 @@ _UNSAID = ('', 'unknown')
 _NUMBER_AND_UNIT = re.compile(r'\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\s\d,;][^,;]*)?\s*')
 
 
-def to_nanometres(values: Sequence[float] | np.ndarray, unit: str | None = None) -> np.ndarray | None:
-    """(C,) band centres in nm, or None if the values are not wavelengths.
+def to_nanometres(values: Sequence[float | str] | np.ndarray, unit: str | None = None) -> np.ndarray | None:
+    """(C,) band centres in nm, of numbers or of texts such as ``'442.0 nm'``; None if the values are not wavelengths.
 
     If the unit in the file is None, empty or ``'Unknown'``, or would put all bands where no sensor has any, the size
     of the values distinguishes nm from micrometres. None for NaN and values that are not positive, for indices,
     frequencies and unknown units: no wavelengths are better than wrong ones.
     """
-    numbers = np.asarray(values, dtype=np.float64).reshape(-1)
+    found = np.asarray(values).reshape(-1)
+    if found.dtype.kind == 'U':
+        return centres_of(found.tolist(), [unit] * found.size)
+    numbers = found.astype(np.float64)
     name = (unit or '').strip(' ()[]{}').lower()
     name = name if name in _TO_NM or name in _WAVENUMBERS else name.removesuffix('s')
     if not numbers.size or not np.isfinite(numbers).all() or numbers.min() <= 0:

@@ -14,7 +14,7 @@ from ...samples import Kind, SampleSpec, as_classes
 from ...scenes.files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileError, Variable, without_axis_of_one
 from ...scenes.formats import ARRAY_SUFFIXES, open_content
 from ...scenes.labels import ignored_values, without_class
-from ...scenes.layout import Layout, band_numbers, channels_last
+from ...scenes.layout import Layout, band_numbers, channels_last, inferred_layout
 from ...scenes.raster import DATA_SUFFIXES, require_one_place
 from ...scenes.readers import refuse_doubts, scale_and_offset
 from ...scenes.wavelengths import given_centres, sentinel2_centres
@@ -39,7 +39,7 @@ class ImageFiles:
         owner: class that reads the files, whose arguments the others are.
         first: one of the files, which the others must match; or a folder with a file per band.
         bands: indices of the bands to use, 0-based, or their names in folders with a file per band; all if None.
-        layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; decided by masks and wavelengths if None.
+        layout: ``'hwc'``, ``'chw'`` or ``'hcw'``, where the bands are in arrays; masks and wavelengths decide if None.
         pixels: function that returns (H, W) of the first mask.
         one_size: whether all images have the size of the first. If not, they are few and large, and read in windows;
             their metadata is read once.
@@ -79,8 +79,7 @@ class ImageFiles:
             array = self._variable(content).read()  # decided on the first array for all
             known = content.facts.wavelengths if centres is None else centres
             size = pixels() if pixels and array.ndim == 3 else None
-            found = array if array.ndim == 2 else channels_last(array, None, size, known, str(first))
-            self.layout = 'hwc' if found is array else 'chw'
+            self.layout = 'hwc' if array.ndim == 2 else inferred_layout(array.shape, size, known, str(first))
         self.shape = shape = self._shape(first, content)
         used: Any = content.facts.good_bands if self.given is None else self.given
         self.bands = band_numbers(used, shape[2], owner)
