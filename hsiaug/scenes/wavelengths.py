@@ -29,6 +29,8 @@ _WAVENUMBERS = ('wavenumber', 'cm-1', 'cm^-1', '1/cm')
 _UNSAID = ('', 'unknown')
 _NUMBER_AND_UNIT = re.compile(r'\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\s\d,;][^,;]*)?\s*')
 
+_WITHIN_NAME = re.compile(r'\d+(\.\d+)?\s*(nm|nanomet\w+|[uµμ]m|micromet\w+|microns?)\b', re.IGNORECASE)
+
 
 def to_nanometres(values: Sequence[float | str] | np.ndarray, unit: str | None = None) -> np.ndarray | None:
     """(C,) band centres in nm, of numbers or of texts such as ``'442.0 nm'``; None if the values are not wavelengths.
@@ -67,6 +69,13 @@ def given_centres(values: Sequence[float] | np.ndarray | None, where: str) -> np
     if values is not None and centres is None:
         raise ValueError(f'{where}: wavelengths must be band centres in nm, positive and no indices, found {values}')
     return centres
+
+
+def centres_in_names(names: Sequence[str]) -> np.ndarray | None:
+    """(C,) nm from names that say a wavelength each, such as ``'Band 1 (423.03 Nanometers)'``; None for others."""
+    found = [_WITHIN_NAME.search(name) for name in names]
+    said = [match[0] for match in found if match is not None]
+    return centres_of(said, [None] * len(said)) if len(said) == len(names) else None
 
 
 def sentinel2_centres(names: Any) -> np.ndarray | None:
