@@ -15,6 +15,7 @@ from .labels import UNLABELLED
 from .patches import PatchSplit, PatchSplitter
 from .scene import Scene
 from .simulated import SimulatedScene
+from .splits import checked_seed
 from .wavelengths import sentinel2_centres
 from .windows import window_sums
 
@@ -282,6 +283,7 @@ class ChangeSplitter(PatchSplitter):
             TypeError: for a scene of one date.
             ValueError: as :class:`PatchSplitter`, or if no training window holds change.
         """
+        seed = checked_seed('ChangeSplitter', scene, seed)
         if not isinstance(scene, BitemporalScene):
             raise TypeError(f'ChangeSplitter: scene {scene.name!r} has one date; use PatchSplitter')
         every = PatchSplitter.__call__(replace(self, max_train=None), scene, seed)

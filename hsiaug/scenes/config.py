@@ -45,7 +45,8 @@ class SceneConfig:
             file; with an empty list, every positive value is a class. For change masks, values to be ignored.
         wavelengths: band centres in nm, one per band of the file; if None, the file's own.
         bands: indices of the bands to use, 0-based; if None, all that the file does not mark as bad.
-        layout: position of the bands in the array, ``'hwc'`` or ``'chw'``; if None, labels and wavelengths decide.
+        layout: position of the bands in the array, ``'hwc'``, ``'chw'`` or ``'hcw'``; if None, labels and wavelengths
+            decide.
         on_bad_bands: what to do about bands that are constant or hold no data: ``'error'`` or ``'drop'``.
         coarse: file with a cube of the same area from a coarser sensor, in the same unit; super-resolution
             (``msrresgan``) learns from such pairs.

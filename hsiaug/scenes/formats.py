@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 from numpy.lib.format import read_magic
 
-from .files import NUMERIC, Content, Facts, SceneFileError, Variable, reading
+from .files import NUMERIC, Content, Facts, SceneFileError, Variable, leaf, reading
 from .labels import class_names_of
 from .matlab import open_hdf5, open_mat
 from .raster import data_file, open_raster
-from .wavelengths import centres_of, to_nanometres
+from .wavelengths import to_nanometres
 
 ARRAY_SUFFIXES = ('.npy', '.npz', '.mat', '.h5', '.hdf5', '.hdf', '.he5', '.nc', '.nc4')
 """Of files of arrays by name; all others are rasters."""
@@ -44,6 +44,11 @@ def open_content(file: Path, what: str, bands: Sequence[int] | np.ndarray | None
             content = _open_npz(file, where)
         elif suffix in ARRAY_SUFFIXES:
             hdf5 = suffix != '.mat' or h5py.is_hdf5(file)
+            with file.open('rb') as stream:
+                if stream.read(3) == b'CDF':
+                    raise SceneFileError(
+                        f'{where}: NetCDF is read from version 4 on; convert it with nccopy -k nc4, or save it anew'
+                    )
             content = open_hdf5(file, where) if hdf5 else open_mat(file, where)
         else:
             return open_raster(file, where, bands)
@@ -57,15 +62,14 @@ def _facts_of_variables(content: Content) -> Facts:
     if names is not None and names.dtype.kind in 'US':
         facts.class_names = class_names_of(names.read())
     for key, unit in WAVELENGTH_KEYS.items():
-        name = content.name(key) or next((n for n in content.variables if n.endswith(f'/{key}')), None)
+        name = content.name(key) or next((name for name in content.variables if leaf(name) == key), None)
         if name is None or (variable := content.variables[name]).dtype.kind not in NUMERIC + 'U':
             continue
         values, unit = variable.read().reshape(-1), unit or variable.unit
         beside = [content.variables[n] for n in ('wavelength_units', 'wavelengths_units') if n in content.variables]
         if not unit and beside and np.prod(beside[0].shape) == 1 and beside[0].dtype.kind in 'US':
             unit = str(beside[0].read().reshape(-1)[0])
-        text = values.dtype.kind == 'U'
-        facts.wavelengths = centres_of(values.tolist(), [unit] * len(values)) if text else to_nanometres(values, unit)
+        facts.wavelengths = to_nanometres(values, unit)
         break
     facts.scale = _scalar(content, 'scale', 1.0) or 1.0
     facts.nodata = _scalar(content, 'nodata', None)

@@ -93,11 +93,11 @@ class LabelledPatchSplitter(PatchSplitter):
             for k in rare
         )
         kept = tuple(class_id for k, class_id in enumerate(split.classes) if k not in rare)
-        where = f'LabelledPatchSplitter of scene {scene.name!r}, seed {seed}'
+        where = f'LabelledPatchSplitter of scene {scene.name!r}, seed {split.seed}'
         advice = 'Use a smaller patch_stride or other regions'
         require_classes(where, len(kept), lost, self.on_rare, 'training patches', advice)
         split = replace(split, classes=kept, dropped=split.dropped + lost)
-        rng = np.random.default_rng([seed, len(PARTS)])
+        rng = np.random.default_rng([split.seed, len(PARTS)])
         budgets = (self.per_class, self.val_per_class, None)
         found = [self._labelled(scene, split, part) for part in PARTS]
         parts = [_draw(*patches, budget, rng) for patches, budget in zip(found, budgets, strict=True)]

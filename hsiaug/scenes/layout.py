@@ -1,4 +1,4 @@
-"""Position of the bands in an array: last, as everywhere in this package, or first."""
+"""Position of the bands in an array: last, as everywhere in this package, first, or between rows and columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from .files import SceneFileError
 
-Layout = Literal['hwc', 'chw']
+Layout = Literal['hwc', 'chw', 'hcw']
+_AXES: dict[Layout, int] = {'hwc': -1, 'chw': -3, 'hcw': -2}
 
 
 def band_numbers(bands: Sequence[int] | np.ndarray | None, count: int, where: str) -> np.ndarray:
@@ -44,16 +45,17 @@ def channels_last(
         wavelengths: band centres.
         where: origin of the cube, for messages.
     """
-    if layout not in (None, 'hwc', 'chw'):
-        raise ValueError(f"unknown layout {layout!r}; choose from 'hwc', 'chw'")
+    if layout is not None and layout not in _AXES:
+        raise ValueError(f'unknown layout {layout!r}; choose from {", ".join(map(repr, _AXES))}')
     if layout is None:
-        layout = _inferred(cube.shape, pixels, wavelengths, where)
-    return cube if layout == 'hwc' else np.moveaxis(cube, -3, -1)
+        layout = inferred_layout(cube.shape, pixels, wavelengths, where)
+    return cube if layout == 'hwc' else np.moveaxis(cube, _AXES[layout], -1)
 
 
-def _inferred(
+def inferred_layout(
     shape: tuple[int, ...], pixels: tuple[int, ...] | None, wavelengths: Sequence[float] | np.ndarray | None, where: str
 ) -> Layout:
+    """Layout of an array, as :func:`channels_last` infers it."""
     first, height, width = shape[-3:]
     last, swapped = shape[:-1], (*shape[:-3], height, width)
     votes: list[set[Layout]] = []
@@ -67,23 +69,26 @@ def _inferred(
         votes.append({'hwc'} if len(wavelengths) == width else set())
         if len(wavelengths) == first:
             votes[-1].add('chw')
-    votes = [vote for vote in votes if vote]  # a cube that fits neither way is refused when the scene is made
+    votes = [vote for vote in votes if vote]  # a cube that fits no way is refused when the scene is made
+    between = pixels == (*last[:-1], width) or (wavelengths is not None and len(wavelengths) == height)
+    if not votes and between:  # as in files of PRISMA
+        return 'hcw'
     agreed = set.intersection(*votes) if votes else set()
     if len(agreed) == 1:
         return agreed.pop()
     either = (
         f'{where}: a cube of shape {shape} may be (H, W, bands) with {width} bands, or (bands, H, W) with {first}, and '
     )
+    advice = "give layout='hwc' or layout='chw'"
+    if 2 * height <= min(first, width):
+        advice += f", or layout='hcw' if the {height} in the middle are the bands"
     # Two signs of bands that come first; an image as wide as it has bands is rare.
     if not votes and height != width and 2 * first > min(height, width):
         if first != height and 2 * width > min(first, height):  # and the shape does not suggest that they come last
-            warnings.warn(
-                f"{either}nothing in the file says which; it is read as the first, give layout='hwc' or layout='chw'",
-                stacklevel=5,
-            )
+            warnings.warn(f'{either}nothing in the file says which; it is read as the first, {advice}', stacklevel=5)
         return 'hwc'
     raise SceneFileError(
         either
         + ('labels and wavelengths do not agree on' if votes and not agreed else 'nothing in the file says')
-        + " which; give layout='hwc' or layout='chw'"
+        + f' which; {advice}'
     )

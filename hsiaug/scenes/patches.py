@@ -18,7 +18,7 @@ from ..seen import Footprint
 from ..settings import BETWEEN, NOT_NEGATIVE, Range, check_settings, check_value
 from .labels import UNLABELLED, class_positions
 from .scene import Scene
-from .splits import OnRare, fingerprint_of, require_classes
+from .splits import OnRare, checked_seed, fingerprint_of, require_classes
 from .windows import covered_pixels, spaced_places, window_class_counts, window_sums
 
 PatchPart = Literal['train', 'val', 'test']
@@ -153,9 +153,9 @@ class PatchSplitter:
             RareClassError: for a class with too few training pixels, if ``on_rare='error'``, or a single class,
                 unless the scene is without classes.
         """
-        rng = np.random.default_rng(check_value(type(self).__name__, 'seed', seed, int, NOT_NEGATIVE))
-        tiles = self._tiles(scene)
-        where = f'PatchSplitter of scene {scene.name!r}, seed {seed}'
+        seed = checked_seed(type(self).__name__, scene, seed)
+        rng, tiles = np.random.default_rng(seed), self._tiles(scene)
+        where = f'{type(self).__name__} of scene {scene.name!r}, seed {seed}'
         ids = np.array(scene.class_ids, dtype=np.int64)
         flat = np.where(scene.valid, scene.flat_labels(), UNLABELLED)
         if not flat.any():

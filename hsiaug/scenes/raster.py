@@ -20,7 +20,7 @@ from rasterio.warp import transform
 from ..records import require_plausible
 from .files import Content, Facts, Place, SceneFileError, Variable, reading
 from .labels import class_names_of, names_for
-from .wavelengths import centres_of, sentinel2_centres
+from .wavelengths import centres_in_names, centres_of, sentinel2_centres
 
 DRIVERS = ('GTiff', 'ENVI', 'PNG', 'JPEG', 'JP2OpenJPEG', 'BMP')
 """GDAL formats that are read: none that refers to other files or addresses (VRT, WMS, ...), whatever the suffix."""
@@ -86,8 +86,11 @@ def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None
             mapped = _map_envi(file, header, source, facts)
         else:
             facts.wavelengths = _wavelengths(source, indexes)
+        names = [source.descriptions[i - 1] or '' for i in indexes]
         if facts.wavelengths is None:
-            facts.wavelengths = sentinel2_centres([source.descriptions[i - 1] for i in indexes])
+            facts.wavelengths = centres_in_names(names)
+        if facts.wavelengths is None:
+            facts.wavelengths = sentinel2_centres(names)
             facts.nominal = facts.wavelengths is not None
     if driver == 'GTiff' and (mask := _mask(file)) is not None:
         facts.measured = mask if facts.measured is None else facts.measured & mask
@@ -157,7 +160,7 @@ def require_one_place(first: Content, second: Content) -> None:
 
 
 def _wavelengths(source: Any, indexes: Sequence[int]) -> np.ndarray | None:
-    """(C,) nm from the tags of the bands."""
+    """(C,) nm from the tags of the bands, or from a list in those of the file."""
     common = {key.lower(): value for key, value in source.tags().items()}
     texts: list[str] = []
     units: list[str | None] = []
@@ -165,13 +168,15 @@ def _wavelengths(source: Any, indexes: Sequence[int]) -> np.ndarray | None:
         tags = {key.lower(): value for key, value in source.tags(index).items()}
         if not any(key in tags for key in _CENTRE_TAGS):
             tags = {key.lower(): value for key, value in source.tags(index, ns='IMAGERY').items()}
-        key = next((key for key in _CENTRE_TAGS if key in tags), None)
-        if key is None:
-            return None
-        said = [place[unit] for place in (tags, common) for unit in _UNIT_TAGS if unit in place]
-        texts.append(tags[key])
-        units.append(_CENTRE_TAGS[key] or (said[0] if said else None))
-    return centres_of(texts, units)
+        if (key := next((key for key in _CENTRE_TAGS if key in tags), None)) is not None:
+            said = [place[unit] for place in (tags, common) for unit in _UNIT_TAGS if unit in place]
+            texts.append(tags[key])
+            units.append(_CENTRE_TAGS[key] or (said[0] if said else None))
+    if not texts and (key := next((key for key in (*_CENTRE_TAGS, 'wavelengths') if key in common), None)) is not None:
+        texts = [text.strip() for text in common[key].strip(' {}[]()').split(',')]
+        units = [_CENTRE_TAGS.get(key) or next((common[unit] for unit in _UNIT_TAGS if unit in common), None)]
+        units *= len(texts)
+    return centres_of(texts, units) if len(texts) == len(indexes) else None
 
 
 def _alpha(file: Path, source: Any, bands: Sequence[int] | np.ndarray | None, facts: Facts) -> np.ndarray | None:

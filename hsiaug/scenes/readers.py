@@ -87,7 +87,8 @@ def open_scene(
         nodata: stored value that means "no measurement"; if None, the file's own.
         ignore: label values of pixels without a class, besides 0, negative values, NaN and the nodata value of the
             labels' file; if empty, every positive value is a class, even nodata.
-        layout: position of the bands in an array, ``'hwc'`` or ``'chw'``; if None, labels and wavelengths decide.
+        layout: position of the bands in an array, ``'hwc'``, ``'chw'`` or ``'hcw'``; if None, labels and wavelengths
+            decide.
         unlabelled: label of pixels without a class; 255 for change masks, where 0 means unchanged.
         on_bad_bands: whether bands that carry no information raise an error, are dropped, or are kept.
 
@@ -281,6 +282,9 @@ def _read_labels(
     variable = source.find(key, LABEL_KEYS, dimensions, 'labels', 'labels_key', NUMERIC + 'US')
     values = without_axis_of_one(variable.read(), dimensions)
     if values.dtype.kind in 'US':
+        with suppress(ValueError):  # whole numbers are no names
+            values = values.astype(np.int64)
+    if values.dtype.kind in 'US':
         found, names = numbered(values)
     else:
         names = names_for(values, source.facts.class_names) or names_for(values, content.facts.class_names)
@@ -325,8 +329,13 @@ def _usual_labels(content: Content, cube: Variable) -> str | None:
         sure = leaf(name) not in ('target', 'y', 'mask') and kind in NUMERIC
         if sure or (fits and kind in NUMERIC + 'US'):
             return name
-    left = [name for name, v in others.items() if v.dtype.kind in NUMERIC and len(v.shape) > 1 and one_each(v)]
-    left += [name for name in named if name not in left and others[name].dtype.kind in NUMERIC]
+    group = next(name for name, v in content.variables.items() if v is cube).rpartition('/')[0]
+    left = [
+        name
+        for name, v in others.items()
+        if v.dtype.kind in NUMERIC and name.rpartition('/')[0] == group and (v.ndim > 1 or cube.ndim == 2)
+        if (v.ndim > 1 and one_each(v)) or name in named
+    ]
     if left:
         found = ', '.join(f'{name} {others[name].shape}' for name in left)
         warnings.warn(

@@ -95,6 +95,8 @@ class Scene:
                 )
             if what == 'labels':
                 array = as_integers(array, without_class(array, where=f'Scene {self.name!r}: labels'))
+            elif what == 'measured' and array.dtype != bool:
+                array = np.nan_to_num(array) != 0
             setattr(self, what, array)
         if self.tile_rows is not None and (self.tile_rows < 1 or self.cube.shape[0] % self.tile_rows):
             raise ValueError(
@@ -160,6 +162,7 @@ class Scene:
 
         By default, each tile is a group; tiles that overlap or show the same place should share one.
         """
+        tiles, labels = _as_array(tiles, np.nan), None if labels is None else _as_array(labels, UNLABELLED)
         if tiles.ndim != 4:
             raise ValueError(f'Scene {name!r}: tiles must be (T, h, w, bands), found shape {tiles.shape}')
         count, height, width, channels = tiles.shape
@@ -186,6 +189,7 @@ class Scene:
         **kwargs: Any,
     ) -> Scene:
         """A spectral library: ``spectra`` (N, C), ``labels`` (N,), ``groups`` (N,), as a scene of N x 1 pixels."""
+        spectra = _as_array(spectra, np.nan)
         if spectra.ndim != 2:
             raise ValueError(f'Scene {name!r}: spectra must be (N, bands), found shape {spectra.shape}')
         column: dict[str, Any] = {
@@ -232,12 +236,13 @@ class Scene:
         """Spectra in the scene's unit.
 
         Args:
-            pixels: (N,) flat pixel indices.
+            pixels: (N,) flat pixel indices, or (H*W,) bool such as :attr:`valid`.
 
         Returns:
             (N, C) float32 over the bands in use.
         """
-        rows, columns = np.divmod(np.asarray(pixels, dtype=np.int64), self.shape[1])
+        pixels = np.flatnonzero(pixels) if np.asarray(pixels).dtype == bool else np.asarray(pixels, dtype=np.int64)
+        rows, columns = np.divmod(pixels, self.shape[1])
         out = np.empty((len(rows), self.num_bands), dtype=np.float32)
         step = max(1, _CHUNK_VALUES // self.cube.shape[2])
         for start in range(0, len(rows), step):

@@ -71,17 +71,24 @@ class Split:
         return Footprint.of(self.scene, self.num_pixels, np.concatenate([self.train, self.val, self.unlabelled]))
 
 
+def checked_seed(who: str, scene: object, seed: int) -> int:
+    """The seed of a split, if it is one, and what is to be split is a scene."""
+    if not isinstance(scene, Scene):
+        raise TypeError(f'{who}: a Scene is split, found {type(scene).__name__}; see open_scene')
+    return int(check_value(who, 'seed', seed, int, NOT_NEGATIVE))
+
+
 def require_classes(
     where: str, kept: int, lost: Sequence[str], on_rare: OnRare, what: str, advice: str, least: int = 2
 ) -> None:
     """Refuse a split that leaves out rare classes, if that is an error, or has fewer than ``least`` classes."""
     if (lost and on_rare == 'error') or kept < least:
-        hint = ", or on_rare='drop' to leave such classes out" if on_rare == 'error' else ''
-        raise RareClassError(
-            f'{where}: {kept} of {kept + len(lost)} classes have enough {what}, '
-            + '; '.join(lost or ['fewer than two classes are left'])
-            + f'. {advice}{hint}'
-        )
+        if not lost:
+            advice = 'fewer than two classes are left. Generators that need no classes train on scene.as_one_class()'
+        elif on_rare == 'error':
+            advice += ", or on_rare='drop' to leave such classes out"
+        why = '; '.join(lost) + '. ' if lost else ''
+        raise RareClassError(f'{where}: {kept} of {kept + len(lost)} classes have enough {what}, {why}{advice}')
 
 
 def fingerprint_of(head: str, *parts: np.ndarray) -> str:
@@ -164,9 +171,8 @@ class Splitter(ABC):
         Raises:
             RareClassError: for a class with too few pixels, if ``on_rare='error'``.
         """
-        rng = np.random.default_rng(check_value(type(self).__name__, 'seed', seed, int, NOT_NEGATIVE))
-        if not isinstance(scene, Scene):
-            raise TypeError(f'{type(self).__name__}: a Scene is split, found {type(scene).__name__}; see open_scene')
+        seed = checked_seed(type(self).__name__, scene, seed)
+        rng = np.random.default_rng(seed)
         flat = scene.flat_labels()
         pixels = np.flatnonzero((flat != UNLABELLED) & scene.valid)
         if pixels.size == 0:
@@ -209,7 +215,8 @@ class Splitter(ABC):
             else:
                 kept.append(class_id)
         where = f'{type(self).__name__} of scene {scene.name!r}, seed {seed}'
-        least, advice = 1 if scene.without_classes else 2, 'Use fewer per class or another split'
+        advice = 'Use another split, other numbers per class or a smaller min_count'
+        least = 1 if scene.without_classes else 2
         require_classes(where, len(kept), lost, self.on_rare, 'pixels', advice, least)
         dropped += lost
 

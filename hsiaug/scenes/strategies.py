@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..named_configs import near
 from ..settings import checked_arguments
 from .change import ChangeSplitter
 from .labelled_patches import LabelledPatchSplitter
@@ -30,5 +31,7 @@ def make_splitter(strategy: str = 'random', **settings: Any) -> Splitter | Patch
         ValueError: for an unknown strategy or setting, with the choices.
     """
     if strategy not in SPLITTERS:
-        raise ValueError(f'unknown split strategy {strategy!r}; choose from {sorted(SPLITTERS)}')
+        raise ValueError(
+            f'unknown split strategy {strategy!r}; {near(strategy, SPLITTERS)}choose from {sorted(SPLITTERS)}'
+        )
     return SPLITTERS[strategy](**checked_arguments(SPLITTERS[strategy], settings, f'split {strategy!r}'))

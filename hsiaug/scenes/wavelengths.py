@@ -29,15 +29,20 @@ _WAVENUMBERS = ('wavenumber', 'cm-1', 'cm^-1', '1/cm')
 _UNSAID = ('', 'unknown')
 _NUMBER_AND_UNIT = re.compile(r'\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\s\d,;][^,;]*)?\s*')
 
+_WITHIN_NAME = re.compile(r'\d+(\.\d+)?\s*(nm|nanomet\w+|[uµμ]m|micromet\w+|microns?)\b', re.IGNORECASE)
 
-def to_nanometres(values: Sequence[float] | np.ndarray, unit: str | None = None) -> np.ndarray | None:
-    """(C,) band centres in nm, or None if the values are not wavelengths.
+
+def to_nanometres(values: Sequence[float | str] | np.ndarray, unit: str | None = None) -> np.ndarray | None:
+    """(C,) band centres in nm, of numbers or of texts such as ``'442.0 nm'``; None if the values are not wavelengths.
 
     If the unit in the file is None, empty or ``'Unknown'``, or would put all bands where no sensor has any, the size
     of the values distinguishes nm from micrometres. None for NaN and values that are not positive, for indices,
     frequencies and unknown units: no wavelengths are better than wrong ones.
     """
-    numbers = np.asarray(values, dtype=np.float64).reshape(-1)
+    found = np.asarray(values).reshape(-1)
+    if found.dtype.kind == 'U':
+        return centres_of(found.tolist(), [unit] * found.size)
+    numbers = found.astype(np.float64)
     name = (unit or '').strip(' ()[]{}').lower()
     name = name if name in _TO_NM or name in _WAVENUMBERS else name.removesuffix('s')
     if not numbers.size or not np.isfinite(numbers).all() or numbers.min() <= 0:
@@ -64,6 +69,13 @@ def given_centres(values: Sequence[float] | np.ndarray | None, where: str) -> np
     if values is not None and centres is None:
         raise ValueError(f'{where}: wavelengths must be band centres in nm, positive and no indices, found {values}')
     return centres
+
+
+def centres_in_names(names: Sequence[str]) -> np.ndarray | None:
+    """(C,) nm from names that say a wavelength each, such as ``'Band 1 (423.03 Nanometers)'``; None for others."""
+    found = [_WITHIN_NAME.search(name) for name in names]
+    said = [match[0] for match in found if match is not None]
+    return centres_of(said, [None] * len(said)) if len(said) == len(names) else None
 
 
 def sentinel2_centres(names: Any) -> np.ndarray | None:

@@ -35,7 +35,7 @@ def test_what_may_be_read_in_two_ways_is_refused(tmp_path: Path) -> None:
         open_scene(tmp_path / 'x.npy')
     assert open_scene(tmp_path / 'x.npy', layout='hwc').cube.shape == (3, 64, 64)
     assert SceneConfig(str(tmp_path / 'x.npy'), layout='chw')().cube.shape == (64, 64, 3)
-    with pytest.raises(ValueError, match="unknown layout 'cwh'; choose from 'hwc', 'chw'"):
+    with pytest.raises(ValueError, match="unknown layout 'cwh'; choose from 'hwc', 'chw', 'hcw'"):
         open_scene(tmp_path / 'x.npy', layout='cwh')  # type: ignore[arg-type]
 
 
@@ -51,3 +51,17 @@ def test_a_layout_that_nothing_tells_is_said_aloud(shape: tuple[int, ...]) -> No
         assert channels_last(cube, None, shape[1:]).shape == (*shape[1:], shape[0])
         for clear in ((145, 145, 200), (610, 340, 103), (30, 40, 5)):
             assert channels_last(np.zeros(clear, np.int8), None).shape == clear
+
+
+def test_bands_between_rows_and_columns(tmp_path: Path) -> None:
+    """As PRISMA stores them: rows, bands, columns."""
+    stored = CUBE.transpose(0, 2, 1)
+    assert np.array_equal(channels_last(stored, 'hcw'), CUBE)
+    assert np.array_equal(channels_last(stored, None, (6, 8)), CUBE)
+    assert np.array_equal(channels_last(stored, None, None, [400, 500, 600, 700]), CUBE)
+    tiles = np.stack([CUBE, CUBE])
+    assert np.array_equal(channels_last(tiles.transpose(0, 1, 3, 2), None, (2, 6, 8)), tiles)
+    np.savez(tmp_path / 'x.npz', cube=stored, gt=np.ones((6, 8), dtype=int))
+    assert np.array_equal(open_scene(tmp_path / 'x.npz').cube, CUBE)
+    with pytest.warns(UserWarning, match="or layout='hcw' if the 66 in the middle are the bands"):
+        channels_last(np.zeros((1000, 66, 900), np.int8), None)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -139,9 +140,56 @@ def test_what_is_masked_is_not_measured(dtype: Any) -> None:
     assert scene.class_ids == (1, 3)
 
 
+def test_spectra_and_tiles_are_made_of_anything_like_an_array() -> None:
+    pandas = pytest.importorskip('pandas')
+    table, labels = CUBE.reshape(-1, 4), LABELS.reshape(-1)
+    for spectra, classes in ((table.tolist(), labels.tolist()), (pandas.DataFrame(table), pandas.Series(labels))):
+        scene = Scene.from_spectra('x', spectra, classes)
+        assert np.array_equal(scene.spectra(np.arange(48)), table)
+        assert np.array_equal(scene.flat_labels(), labels)
+    tiles = Scene.from_tiles('x', [CUBE, CUBE], [LABELS, LABELS])
+    assert tiles.shape == (12, 8)
+    assert np.array_equal(tiles.flat_labels(), np.tile(labels, 2))
+
+
+@pytest.mark.parametrize('dtype', [bool, int, np.uint8, float])
+def test_a_mask_of_measured_pixels_may_be_numbers(dtype: type) -> None:
+    mask = (np.arange(48).reshape(6, 8) > 9).astype(dtype)
+    if dtype is float:
+        mask[mask == 0] = np.nan
+    scene = Scene('x', CUBE, LABELS, measured=mask)
+    assert np.array_equal(scene.valid, np.arange(48) > 9)
+    assert np.array_equal(scene.spectra(scene.valid), CUBE.reshape(-1, 4)[10:])  # a mask chooses, as indices do
+
+
+def test_text_of_whole_numbers_is_numbers(tmp_path: Path) -> None:
+    for kind in ('U', 'S'):  # 0 is no class, and 10 not between 1 and 2
+        scene = open_scene(saved(tmp_path, gt=np.where(LABELS == 3, 10, LABELS).astype(kind)))
+        assert scene.class_ids == (1, 2, 10)
+        assert scene.class_names == {}
+
+
+def test_labels_are_not_sought_among_coordinates(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    with h5py.File(tmp_path / 'x.h5', 'w') as file:
+        file['reflectance'], file['y'] = CUBE, np.arange(6.0)
+        file['location/lat'] = file['location/lon'] = LABELS + 0.5
+        file['bands/Wavelength'] = [400, 500, 600, 700]
+    scene = open_scene(tmp_path / 'x.h5')
+    assert scene.wavelengths == pytest.approx([400, 500, 600, 700])  # whatever the case of its name
+    assert not recwarn.list
+
+
+def test_classic_netcdf_is_told_from_a_torn_file(tmp_path: Path) -> None:
+    (tmp_path / 'x.nc').write_bytes(b'CDF\x01' + bytes(60))
+    with pytest.raises(SceneFileError, match='NetCDF is read from version 4 on; convert it with nccopy'):
+        open_scene(tmp_path / 'x.nc')
+
+
 def test_micrometres_are_recognised_wherever_they_are_given(tmp_path: Path) -> None:
     centres, expected = [0.45, 0.55, 0.65, 0.85], [450, 550, 650, 850]
     assert Scene('x', CUBE, LABELS, wavelengths=np.array(centres)).wavelengths == pytest.approx(expected)
+    words = [f'{centre} um' for centre in centres]
+    assert Scene('x', CUBE, LABELS, wavelengths=words).wavelengths == pytest.approx(expected)
     for odd in ([1, 2, 3, 4], [400, 500, np.nan, 700]):
         with pytest.raises(ValueError, match="Scene 'x': wavelengths must be band centres in nm, positive and no indi"):
             Scene('x', CUBE, LABELS, wavelengths=np.array(odd))

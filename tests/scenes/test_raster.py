@@ -41,6 +41,35 @@ def test_scale_and_offset_are_applied_once(tmp_path: Path) -> None:
         assert np.array_equal(spectra(file, scale=1.0), IMAGE.reshape(-1, 4))
 
 
+@pytest.mark.parametrize(
+    ('tags', 'names'),
+    [
+        ({}, ['400.5 nm', '500 nm', '600 nm', '700 nm']),
+        ({}, ['Band 1 (400.5 Nanometers)', 'Band 2 (500.0 Nanometers)', '3 (0.6 Micrometers)', '4, 700nm']),
+        ({'wavelength': '{400.5, 500, 600, 700}', 'wavelength_units': 'Nanometers'}, None),
+        ({'wavelengths': '[0.4005, 0.5, 0.6, 0.7]'}, None),
+        ({'WAVELENGTH_NM': '400.5,500,600,700'}, None),
+    ],
+)
+def test_wavelengths_in_names_and_in_tags_of_the_file(
+    tmp_path: Path, tags: dict[str, str], names: list[str] | None
+) -> None:
+    file = write(tmp_path / 'x.tif')
+    with rasterio.open(file, 'r+') as out:
+        out.update_tags(**tags)
+        if names is not None:
+            out.descriptions = names
+    assert open_scene(file).wavelengths == pytest.approx([400.5, 500, 600, 700])
+
+
+def test_names_of_bands_that_say_no_wavelength(tmp_path: Path) -> None:
+    file = write(tmp_path / 'x.tif')
+    for names in (['Band 1', '2', '10 m', 'NIR'], ['1', '2', '4', '8'], ['400 nm', '500 nm', '600 nm', 'alpha']):
+        with rasterio.open(file, 'r+') as out:
+            out.descriptions = names
+        assert open_scene(file).wavelengths is None
+
+
 def test_labels_and_other_dates_of_another_place_are_refused(tmp_path: Path) -> None:
     utm, there = 'EPSG:32632', from_origin(500_000, 5_000_000, 10, 10)
     cube = str(write(tmp_path / 'cube.tif', crs=utm, transform=there))

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hsiaug.scenes import (
     BlockSplit,
     GroupSplit,
     HalvesSplit,
+    LabelledPatchSplitter,
     PatchSplitter,
     RandomSplit,
     RareClassError,
@@ -204,6 +206,20 @@ def test_few_test_pixels_hold_every_class(seed: int) -> None:
         RandomSplit(fraction=0.5, max_test=2)(scene, seed)
 
 
-def test_an_array_is_no_scene() -> None:
-    with pytest.raises(TypeError, match='RandomSplit: a Scene is split, found ndarray'):
-        RandomSplit()(np.zeros((4, 4, 2)))  # type: ignore[arg-type]
+@pytest.mark.parametrize('splitter', [RandomSplit(), PatchSplitter(size=2), LabelledPatchSplitter(size=2, patch=2)])
+def test_an_array_is_no_scene(splitter: Splitter) -> None:
+    with pytest.raises(TypeError, match=f'{type(splitter).__name__}: a Scene is split, found ndarray'):
+        splitter(np.zeros((4, 4, 2)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize('splitter', [RandomSplit(fraction=0.3), PatchSplitter(size=4)])
+def test_a_seed_of_numpy_can_be_recorded(splitter: Splitter) -> None:
+    assert json.dumps(splitter(make_scene(), np.int64(3)).seed) == '3'
+
+
+def test_one_class_is_no_rare_class() -> None:
+    scene = make_scene()
+    scene.labels = np.ones(scene.shape, dtype=int)
+    with pytest.raises(RareClassError, match=r'1 of 1 classes .* fewer than two classes are left. .*as_one_class\(\)$'):
+        RandomSplit(fraction=0.3)(scene)
+    assert RandomSplit(fraction=0.3)(scene.as_one_class()).classes == (1,)

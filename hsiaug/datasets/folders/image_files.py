@@ -15,7 +15,7 @@ from ...samples import Kind, SampleSpec, as_classes
 from ...scenes.files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileError, Variable, without_axis_of_one
 from ...scenes.formats import ARRAY_SUFFIXES, open_content
 from ...scenes.labels import ignored_values, without_class
-from ...scenes.layout import Layout, band_numbers, channels_last
+from ...scenes.layout import Layout, band_numbers, channels_last, inferred_layout
 from ...scenes.raster import DATA_SUFFIXES, require_one_place
 from ...scenes.readers import refuse_doubts, scale_and_offset
 from ...scenes.wavelengths import given_centres, sentinel2_centres
@@ -40,7 +40,7 @@ class ImageFiles:
         owner: class that reads the files, whose arguments the others are.
         first: one of the files, which the others must match; or a folder with a file per band.
         bands: indices of the bands to use, 0-based, or their names in folders with a file per band; all if None.
-        layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; decided by masks and wavelengths if None.
+        layout: ``'hwc'``, ``'chw'`` or ``'hcw'``, where the bands are in arrays; masks and wavelengths decide if None.
         pixels: function that returns (H, W) of the first mask.
         one_size: whether all images have the size of the first. If not, they are few and large, and read in windows;
             their metadata is read once.
@@ -79,8 +79,7 @@ class ImageFiles:
         if layout is None and not content.facts.channels_last and self._variable(content).ndim > 2:
             array = without_axis_of_one(_no_values(self._variable(content).shape), (2, 3))
             known = content.facts.wavelengths if centres is None else centres
-            if channels_last(array, None, pixels and pixels(), known, str(first)) is not array:
-                self.layout = 'chw'  # decided on the first array for all
+            self.layout = inferred_layout(array.shape, pixels and pixels(), known, str(first))  # for all files
         self.shape = shape = self._image(content).shape
         used: Any = content.facts.good_bands if self.given is None else self.given
         self.bands = band_numbers(used, shape[2], owner)
