@@ -20,7 +20,7 @@ from torch.utils.data import (
 from ..datasets import MixedDataset
 from ..datasets.mixing.epochs import BatchOrder, EpochIndices
 from ..datasets.mixing.sources import require_same
-from ..datasets.shared import world
+from ..datasets.shared import require_epoch, world
 from ..ratio import Constant
 from ..streams import SHUFFLE, stream_seed
 
@@ -60,8 +60,8 @@ class MixedBatchSampler(BatchSampler):
         seed: seed of the order.
         num_replicas: number of ranks W; by default, that of the process group.
         rank: rank of this process; by default, that of the process group.
-        start: epoch of the first iteration, and number of its batches to skip, to continue a training within an epoch.
-            The length includes them.
+        start: epoch of the first iteration (later of the next one), and number of its batches to skip, to continue a
+            training within an epoch. The length includes them.
         hold: repeat the epoch of ``start``, to overfit a network; always on under Lightning's
             ``Trainer(overfit_batches=...)``.
 
@@ -90,7 +90,7 @@ class MixedBatchSampler(BatchSampler):
             )
         # Lightning sets the epoch on ``batch_sampler.sampler``.
         super().__init__(self, batch_size, drop_last)  # type: ignore[arg-type]
-        self.shuffle, self.seed, self.start, self.hold, self._next = shuffle, seed, start, hold, start[0]
+        self.shuffle, self.seed, self.start, self.hold = shuffle, seed, start, hold
         self._running: int | None = None
         self._begun: tuple[int, int] = (-1, 0)  # an epoch, and how often it was begun
         self._given: tuple[int, int] | None = None  # an epoch, and how many of its batches
@@ -105,9 +105,10 @@ class MixedBatchSampler(BatchSampler):
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration."""
-        self._next, self._begun = self.start[0] if self.hold or _overfits() else epoch, (-1, 0)
-        self._given, self._said, self._at_end = None, self._next, False
-        self.dataset.enter(self._next)
+        if epoch != self.start[0] and not (self.hold or _overfits()):
+            self.start = (require_epoch('MixedBatchSampler', epoch), 0)
+        self._begun, self._given, self._said, self._at_end = (-1, 0), None, self.start[0], False
+        self.dataset.enter(self.start[0])
 
     def _heed(self) -> None:
         """Begin with the epoch that was set on the dataset, if one was since an iteration began."""
@@ -122,8 +123,7 @@ class MixedBatchSampler(BatchSampler):
     def state_dict(self) -> dict[str, Any]:
         """The epoch, the number of batches yielded, and the settings they belong to."""
         self._heed()
-        begins = self.start[1] if self._next == self.start[0] else 0
-        epoch, batch = self._given or (self._next, begins)
+        epoch, batch = self._given or self.start
         return {'epoch': epoch, 'batch': batch, 'settings': self._settings(epoch)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -136,8 +136,9 @@ class MixedBatchSampler(BatchSampler):
         at_end, over = batch >= len(self._sizes(epoch)), self._said == epoch + 1
         if at_end and over:  # Lightning and others who count epochs have left it already
             epoch, batch, at_end = epoch + 1, 0, False
+        self.start = (epoch, batch)
         self.set_epoch(epoch)
-        self.start, self._said, self._at_end = (epoch, batch), None, at_end
+        self._said, self._at_end = None, at_end
 
     def _rank_and_world(self) -> tuple[int, int]:
         known = self._rank is not None and self._replicas is not None
@@ -161,7 +162,7 @@ class MixedBatchSampler(BatchSampler):
     def __len__(self) -> int:
         """Number of batches of this rank in the current epoch or, between epochs, in the next."""
         self._heed()
-        return len(self._sizes(self._next if self._running is None else self._running))
+        return len(self._sizes(self.start[0] if self._running is None else self._running))
 
     def __iter__(self) -> Iterator[list[int]]:
         """Indices of each batch of the next epoch, which say what epoch they are of."""
@@ -169,13 +170,14 @@ class MixedBatchSampler(BatchSampler):
             return self._batches()
         # The rest of an epoch that a state was saved at the end of. torchdata asks for it and, where the state knows
         # that the epoch is over, leaves it unread.
-        self.set_epoch(self.start[0] + 1)
+        self._end(self.start[0])
+        self.set_epoch(self.start[0])
         return iter(())
 
     def _batches(self) -> Iterator[list[int]]:
         self._heed()
-        epoch = self._running = self._next
-        self._said = None
+        epoch, first = self.start
+        self._running, self._said = epoch, None
         self._begun = (epoch, self._begun[1] + 1 if self._begun[0] == epoch else 1)
         if self._begun[1] == 4 and not self.hold:  # else cut epochs would repeat for ever
             warnings.warn(
@@ -193,7 +195,7 @@ class MixedBatchSampler(BatchSampler):
         ends = np.cumsum(sizes.reshape(-1)).reshape(sizes.shape)
         last = len(sizes) - 1
         try:
-            for batch in range(self.start[1] if epoch == self.start[0] else 0, len(sizes)):
+            for batch in range(first, len(sizes)):
                 if 0 < batch == last or batch >= _COUNTS:
                     self._end(epoch)
                 rows = indices.rows(ends[batch, rank] - sizes[batch, rank], ends[batch, rank])
@@ -206,11 +208,9 @@ class MixedBatchSampler(BatchSampler):
                 self._running = None
 
     def _end(self, epoch: int) -> None:
-        """The next iteration is another epoch, unless somebody has said which."""
-        if self._next == epoch and not self.hold:
-            self._next = epoch + 1
-            if self.start[0] == epoch:
-                self.start = (epoch + 1, 0)
+        """The next iteration is another epoch, unless somebody has said which, or is of this one from its beginning."""
+        if self.start[0] == epoch:
+            self.start = (epoch if self.hold else epoch + 1, 0)
 
 
 def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0, **options: Any) -> DataLoader[Any]:
