@@ -31,11 +31,7 @@ def state_of(modules: Mapping[str, nn.Module], optimisers: Optimisers) -> dict[s
 def restore(state: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimisers: Optimisers) -> None:
     """Give modules and optimisers what :func:`state_of` found in them."""
     for name, module in modules.items():
-        part = {k.removeprefix(f'{name}/'): v for k, v in state.items() if k.startswith(f'{name}/')}
-        allocate: Any = getattr(module, 'allocate', None)  # of buffers whose shapes depend on the data
-        if allocate is not None:
-            allocate(part)
-        module.load_state_dict(part)
+        module.load_state_dict({k.removeprefix(f'{name}/'): v for k, v in state.items() if k.startswith(f'{name}/')})
     for name, optimiser in optimisers.items():
         values = dict[int, dict[str, Tensor]]()
         for key, value in state.items():

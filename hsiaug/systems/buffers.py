@@ -21,12 +21,13 @@ class BufferedModule(nn.Module):
         for name in self.fitted:
             self.register_buffer(name, torch.empty(0))
 
-    def allocate(self, state: Mapping[str, Tensor]) -> None:
-        """Give the data-dependent buffers, those of its parts among them, the shapes that a saved state has."""
-        for place, module in self.named_modules():
-            for name in getattr(module, 'fitted', ()):
-                if (key := f'{place}.{name}' if place else name) in state:
-                    setattr(module, name, torch.empty_like(state[key]))
+    def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        """Load a state, of which the buffers in ``fitted`` first take shape and type."""
+        for name in self.fitted:
+            own, saved = getattr(self, name), state.get(prefix + name)
+            if saved is not None and (own.shape, own.dtype) != (saved.shape, saved.dtype):
+                setattr(self, name, torch.empty_like(saved, device=own.device))
+        super()._load_from_state_dict(state, prefix, *args)  # type: ignore[no-untyped-call]
 
     def on_cpu(self, name: str) -> Tensor:
         """A buffer on the CPU, where draws begin; copied once, as a copy waits for all that a GPU has still to do."""

@@ -27,9 +27,8 @@ from .. import __version__
 from ..records import as_record, checksum, in_markdown, read_json
 from ..samples import Provenance, SampleSpec
 from ..settings import leaves
-from .buffers import BufferedModule
 
-M = TypeVar('M', bound=BufferedModule)
+M = TypeVar('M', bound=nn.Module)
 
 CONFIG_FILE = 'config.json'
 WEIGHTS_FILE = 'model.safetensors'
@@ -177,7 +176,7 @@ def read_config(folder: Path) -> SavedConfig:
     return as_record(SavedConfig, found, f'{file} is not a generator config of hsiaug', CheckpointError)
 
 
-def require_fit(make: Callable[[], BufferedModule], config: SavedConfig, file: Path) -> None:
+def require_fit(make: Callable[[], nn.Module], config: SavedConfig, file: Path) -> None:
     """Refuse weights that are not those of a generator as its config describes it, before either takes memory.
 
     The generator is made without memory, and the shapes that the file's header lists are loaded into it.
@@ -204,10 +203,9 @@ def require_fit(make: Callable[[], BufferedModule], config: SavedConfig, file: P
             raise
 
 
-def load_state(module: BufferedModule, state: dict[str, Tensor], config: SavedConfig, file: Path) -> None:
+def load_state(module: nn.Module, state: dict[str, Tensor], config: SavedConfig, file: Path) -> None:
     """Load all weights, and no others."""
     try:
-        module.allocate(state)
         module.load_state_dict(state, strict=True)
     except (RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f'{file} does not fit a {config.type!r} with its config: {error}') from error

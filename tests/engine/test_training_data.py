@@ -19,7 +19,7 @@ def test_samples_that_are_not_finite_are_counted(shape: tuple[int, ...], value: 
 def test_marks_of_missing_data_are_no_values() -> None:
     samples = torch.full((5, 4), 1e15)
     samples[2, 1] = -3.4028e38
-    with pytest.raises(ValueError, match='1 of 5 images hold values beyond 1e.18, as missing data are marked'):
+    with pytest.raises(ValueError, match=r'1 of 5 images hold values beyond 1e\+18, as missing data are marked'):
         require_finite_samples(samples)
 
 

@@ -134,6 +134,17 @@ def test_weights_in_half_precision_load_and_sample(data: TrainingData, tmp_path:
     assert torch.allclose(found, expected, atol=0.1, rtol=0.1)
 
 
+@pytest.mark.parametrize('kind', ['gaussian', 'variability'])
+def test_a_model_that_holds_a_generator_loads_its_state(data: TrainingData, kind: str) -> None:
+    trained = fit_generator(kind, data, {})
+    holder = torch.nn.ModuleDict({'source': make_generator(kind, data.spec, {})})
+    holder.load_state_dict(torch.nn.ModuleDict({'source': trained}).state_dict())
+    made = holder['source']
+    assert isinstance(made, Generator)
+    assert same(made, trained)
+    assert torch.equal(made.sample(9, seed=1)['image'], trained.sample(9, seed=1)['image'])
+
+
 # --- nothing is allocated that is merely declared ---------------------------------------------------------------------
 
 

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from kornia.filters import gaussian_blur2d
 from scipy.ndimage import distance_transform_edt
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ...functional.orientations import turn
 from ...functional.scaling import band_scale
 from ...streams import shuffled
+from ..buffers import BufferedModule
 
 FEW = 50.0
 """Pixels' worth of doubt whether a class differs from the others; it keeps rare ones from running wild."""
@@ -27,7 +28,7 @@ MAX_VALUES = 2**24
 """Values of one date that a fit uses, and keeps; patches beyond it are left out at random."""
 
 
-class DateDrift(nn.Module):
+class DateDrift(BufferedModule):
     r"""A linear map per class and band, and residuals of other patches.
 
     Of a pixel of class k, :math:`x_2 = g_k x_1 + d_k u_1 + o_k + r`, where u is the detail of the first date: what a
@@ -40,8 +41,6 @@ class DateDrift(nn.Module):
     """
 
     fitted = ('residuals', 'cover')
-    """Names of buffers whose shapes are known only after fitting."""
-
     gain: Tensor  # (K, C)
     detail_gain: Tensor  # (K, C)
     offset: Tensor  # (K, C)
@@ -53,8 +52,6 @@ class DateDrift(nn.Module):
         self.classes = classes
         for name, value in (('gain', 1.0), ('detail_gain', 0.0), ('offset', 0.0)):
             self.register_buffer(name, torch.full((classes, bands), value))
-        for name in self.fitted:
-            self.register_buffer(name, torch.empty(0))
 
     # --- fits -------------------------------------------------------------------------------------------------------
 
