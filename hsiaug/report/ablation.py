@@ -8,19 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from ..ablation.experiment import markdown_table
 from ..ablation.read import Run, read_run
 from ..ablation.shown import ShownPredictions, ShownSamples
 from ..ablation.statistics import CHOSEN, MIN_SEEDS, Summary, pooled
 from .change_maps import plot_change_maps
 from .fidelity_text import study_fidelity
 from .figures import chosen_ratios, class_gains, metric_name, panel_title, ratio_curves
-from .html import Section, Table, data_uri, figure_png, replace_file, template
+from .html import Picture, Section, Table, figure_png, replace_file, template
 from .samples import plot_samples
 
 
@@ -154,7 +152,7 @@ def _sections(run: Run) -> Iterator[Section]:
     if means:
         header = ['budget', 'classifier', 'arm', f'Δ{first}', '95 %', f'Δ{second}', f'95 % ({second})']
         note = 'All scenes have the same weight. The intervals are valid for these scenes, not for others.'
-        yield Section('Mean over scenes, at the chosen ratio', [note], [Table([*header, f'Δ{first} per scene'], means)])
+        yield Section('Mean over scenes, at the chosen ratio', [note, Table([*header, f'Δ{first} per scene'], means)])
     for key in dict.fromkeys(line.key for line in run.table):
         here = [row for row in run.rows if (row['scene'], row['budget'], row['classifier']) == key]
         chosen = [
@@ -167,11 +165,10 @@ def _sections(run: Run) -> Iterator[Section]:
         said = {'Chosen by validation for real only': settings, 'Left out': dropped}
         below = [f'{what}: {"; ".join(found)}.' for what, found in said.items() if found]
         rows = [_cells(line, here) for line in run.table if line.key == key]
-        table = Table(list(rows[0]), [list(row.values()) for row in rows])
-        yield Section(', '.join(key), tables=[table], below=below)
+        yield Section(', '.join(key), [Table(list(rows[0]), [list(row.values()) for row in rows]), *below])
     note, header, rows = study_fidelity(run.fidelity)
     if rows:
-        yield Section('Fidelity of the samples', [note], [Table(header, rows)])
+        yield Section('Fidelity of the samples', [note, Table(header, rows)])
 
 
 def _context(run: Run) -> dict[str, Any]:
@@ -191,10 +188,6 @@ def _context(run: Run) -> dict[str, Any]:
         'min_seeds': MIN_SEEDS,
         'few': FEW.strip(),
     }
-
-
-def _markdown_cell(value: object) -> str:
-    return str(value).replace('|', '\\|').replace('<', '&lt;').replace('\n', ' ')
 
 
 def _figures(run: Run) -> dict[str, Figure]:
@@ -249,38 +242,23 @@ def write_report(run: str | os.PathLike[str]) -> ReportPaths:
     """
     folder, content = Path(run).expanduser(), read_run(run)
     context = _context(content)
-    images, paths = [], []
+    figures = []
     (folder / 'figures').mkdir(exist_ok=True)
     # A dollar sign in a name is not a formula.
     with matplotlib.rc_context({'text.parse_math': False}):
         drawn = {name: figure_png(figure) for name, figure in _figures(content).items()}
     for name, png in drawn.items():
-        paths.append(folder / 'figures' / f'{name}.png')
-        replace_file(paths[-1], png)
-        images.append(_image(paths[-1], CAPTIONS[name]))
+        figures.append(Picture(png, CAPTIONS[name], file=f'figures/{name}.png'))
+        replace_file(folder / figures[-1].file, png)
     for prefix, caption in DRAWN.items():
         for path in sorted((folder / 'figures').glob(f'{prefix}*.png')):
             shown = re.sub('-[0-9a-f]{8}$', '', path.stem.removeprefix(prefix))  # that keeps similar names apart
-            images.append(_image(path, f'{caption}: {shown.replace("_", " ")}'))
-            paths.append(path)
-
-    def in_brackets(caption: str) -> str:  # of a link, which its own would end
-        return _markdown_cell(caption).replace('[', '\\[').replace(']', '\\]')
-
-    def table(one: Table) -> str:
-        return markdown_table(one.header, [[_markdown_cell(value) for value in row] for row in one.rows])
-
+            said = f'{caption}: {shown.replace("_", " ")}'
+            figures.append(Picture(path.read_bytes(), said, file=f'figures/{path.name}'))
     for suffix in ('md', 'html'):
-        page = template(f'ablation.{suffix}.j2', cell=_markdown_cell, caption=in_brackets, table=table)
-        replace_file(folder / f'report.{suffix}', page.render(images=images, **context).encode())
-    return ReportPaths(folder / 'report.md', folder / 'report.html', tuple(paths))
-
-
-def _image(path: Path, caption: str) -> dict[str, Any]:
-    """A figure of a run. Names of budgets may hold what is not part of a link: per cents, commas, brackets."""
-    png = path.read_bytes()
-    width = int.from_bytes(png[16:20])  # of its header: on a phone, a wide figure is scrolled rather than shrunk
-    return {'link': f'figures/{quote(path.name)}', 'caption': caption, 'data': data_uri(png), 'width': width}
+        page = template(f'ablation.{suffix}.j2').render(figures=figures, **context)
+        replace_file(folder / f'report.{suffix}', page.encode())
+    return ReportPaths(folder / 'report.md', folder / 'report.html', tuple(folder / figure.file for figure in figures))
 
 
 def text_table(run: str | os.PathLike[str]) -> str:

@@ -15,7 +15,8 @@ from ..metrics.values import OF_IMAGES
 from ..samples import Kind
 from ..systems.saved import CARD_FILE
 from ..tasks import Evaluation, one_date
-from .fidelity_text import change_markdown, fidelity_markdown, fidelity_notes, fidelity_table, patch_markdown
+from .fidelity_text import change_parts, fidelity_notes, fidelity_table, patch_parts, spectra_parts
+from .html import Part, Section, markdown
 from .samples import (
     as_images,
     plot_class_profiles,
@@ -44,7 +45,8 @@ def write_evaluation(found: Evaluation, card: str, out: Path) -> str:
     Returns:
         the report in Markdown.
     """
-    text = '\n'.join(TEXTS[what](found) for what in found.measures) + NO_VERDICT
+    sections = [Section(f'Fidelity of {what}', [*PARTS[what](found)]) for what in found.measures]
+    text = markdown(sections) + NO_VERDICT
     figures = FIGURES[found.spec.kind](found)
     (out / 'figures').mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
@@ -62,22 +64,22 @@ def _masks(found: Evaluation) -> dict[str, Tensor]:
     return {name: mask for name, (_, mask) in as_images(found.sides, found.spec).items()}
 
 
-def _of_images(found: Evaluation) -> str:
+def _of_images(found: Evaluation) -> list[Part]:
     result = found.measures['images']
-    return f'## Fidelity of images\n\n{fidelity_table(result, OF_IMAGES)}\n{fidelity_notes(result, "images")}'
+    return [fidelity_table(result, OF_IMAGES), *fidelity_notes(result, 'images')]
 
 
-def _of_changes(found: Evaluation) -> str:
+def _of_changes(found: Evaluation) -> list[Part]:
     ignored = found.spec.ignore_index
     changed = {name: 100 * float(class_shares(mask, 2, ignored)[1]) for name, mask in _masks(found).items()}
-    return change_markdown(found.measures['dates'], changed)
+    return change_parts(found.measures['dates'], changed)
 
 
-TEXTS: dict[str, Callable[[Evaluation], str]] = {
-    'spectra': lambda found: fidelity_markdown(found.measures['spectra'], found.spec),
+PARTS: dict[str, Callable[[Evaluation], list[Part]]] = {
+    'spectra': lambda found: spectra_parts(found.measures['spectra'], found.spec),
     'images': _of_images,
-    'mean spectra': lambda found: fidelity_markdown(found.measures['mean spectra'], found.spec, ' of mean spectra'),
-    'pairs': lambda found: patch_markdown(found.measures['pairs'], found.spec, _masks(found)),
+    'mean spectra': lambda found: spectra_parts(found.measures['mean spectra'], found.spec),
+    'pairs': lambda found: patch_parts(found.measures['pairs'], found.spec, _masks(found)),
     'dates': _of_changes,
 }
 """What is written, by what is measured."""

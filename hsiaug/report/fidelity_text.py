@@ -1,4 +1,4 @@
-"""Fidelity in words and tables: of a generator in Markdown, of a study as the cells of a table."""
+"""Fidelity in words and tables: of a generator, and of a study as the cells of a table."""
 
 from __future__ import annotations
 
@@ -7,58 +7,50 @@ from typing import Any
 
 from torch import Tensor
 
-from ..ablation.experiment import markdown_table
 from ..metrics import ChangeFidelity, Fidelity, PatchFidelity
 from ..metrics.masks import class_shares
 from ..metrics.values import DIFFERENCES, OF_BOTH, OF_DATE, TITLES
-from ..records import in_markdown
 from ..samples import SampleSpec
+from .html import Part, Table
 
 
-def fidelity_markdown(result: Fidelity, spec: SampleSpec, what: str = '') -> str:
-    """A fidelity as Markdown tables; ``what`` is added to their title."""
+def spectra_parts(result: Fidelity, spec: SampleSpec) -> list[Part]:
+    """A fidelity of spectra."""
     measures = [
-        ('spectral angle between class means (mSAD, radians)', f'{result.msad:.4f}', 0),
-        ('standard deviation, synthetic / real', f'{result.std_ratio:.2f}', 1),
-        ('band-to-band roughness, synthetic / real', f'{result.roughness_ratio:.2f}', 1),
+        ('spectral angle between class means (mSAD, radians)', f'{result.msad:.4f}', '0'),
+        ('standard deviation, synthetic / real', f'{result.std_ratio:.2f}', '1'),
+        ('band-to-band roughness, synthetic / real', f'{result.roughness_ratio:.2f}', '1'),
         ('synthetic closer to a real spectrum than its neighbour', f'{100 * result.closer_than_real:.1f} %', '50 %'),
     ]
-    angles = zip(map(in_markdown, spec.classes), (f'{angle:.4f}' for angle in result.msad_per_class), strict=True)
-    return '\n'.join(
-        [
-            f'## Fidelity{what}\n',
-            markdown_table(('measure', 'value', 'ideal'), measures),
-            'Linear SVM, accuracy in % (Audebert et al. 2018, Table 1):\n',
-            markdown_table(
-                [name.replace('_', '→') for name in result.svm], [[f'{100 * v:.1f}' for v in result.svm.values()]]
-            ),
-            markdown_table(('class', 'angle of the class means (radians)'), angles),
-        ]
-    )
+    angles = list(zip(spec.classes, (f'{angle:.4f}' for angle in result.msad_per_class), strict=True))
+    return [
+        Table(('measure', 'value', 'ideal'), measures),
+        'Linear SVM, accuracy in % (Audebert et al. 2018, Table 1):',
+        Table([name.replace('_', '→') for name in result.svm], [[f'{100 * v:.1f}' for v in result.svm.values()]]),
+        Table(('class', 'angle of the class means (radians)'), angles),
+    ]
 
 
-def patch_markdown(result: PatchFidelity, spec: SampleSpec, masks: Mapping[str, Tensor]) -> str:
-    """A fidelity of pairs as Markdown tables, with the class shares of (n, H, W) masks by what they are."""
+def patch_parts(result: PatchFidelity, spec: SampleSpec, masks: Mapping[str, Tensor]) -> list[Part]:
+    """A fidelity of pairs, with the class shares of (n, H, W) masks by what they are."""
     shares = [(100 * class_shares(mask, spec.num_classes, spec.ignore_index)).tolist() for mask in masks.values()]
     angles = map(format_number, result.msad_per_class)
     rows = [
-        (in_markdown(name), angle, *(f'{share:.1f}' for share in each))
+        (name, angle, *(f'{share:.1f}' for share in each))
         for name, angle, *each in zip(spec.classes, angles, *shares, strict=True)
     ]
     header = ('class', 'angle of the class means to test (radians)', *(f'% of {name}' for name in masks))
-    table = fidelity_table(result, tuple(TITLES))
-    return '\n'.join(['## Fidelity\n', table, fidelity_notes(result), markdown_table(header, rows)])
+    return [fidelity_table(result, tuple(TITLES)), *fidelity_notes(result), Table(header, rows)]
 
 
-def fidelity_table(result: PatchFidelity, fields: Sequence[str]) -> str:
-    """A Markdown table of some measures, of :data:`~hsiaug.metrics.values.TITLES`."""
+def fidelity_table(result: PatchFidelity, fields: Sequence[str]) -> Table:
+    """Some measures, of :data:`~hsiaug.metrics.values.TITLES`."""
     columns = [result, result.real_reference, result.against_train]
     rows = []
     for field in fields:
         name, ideal = TITLES[field]
-        rows.append((name, *(side and format_number(getattr(side, field)) for side in columns), ideal))
-    header = ('measure', 'synthetic, test', 'real training, test', 'synthetic, real training', 'ideal')
-    return markdown_table(header, rows)
+        rows.append((name, *(format_number(getattr(side, field)) if side else '–' for side in columns), ideal))
+    return Table(('measure', 'synthetic, test', 'real training, test', 'synthetic, real training', 'ideal'), rows)
 
 
 def format_number(value: float) -> str:
@@ -66,45 +58,39 @@ def format_number(value: float) -> str:
     return '–' if value != value else f'{value:.4f}' if abs(value) < 0.1 else f'{value:.2f}'
 
 
-def fidelity_notes(result: PatchFidelity, what: str = 'pairs') -> str:
+def fidelity_notes(result: PatchFidelity, what: str = 'pairs') -> list[str]:
     """How many samples the measures rest on, and how reliable that makes them; ``what`` names the samples."""
     image, mask = result.dimensions
     trained = result.against_train.real_count if result.against_train else 0
-    notes = (
+    notes = [
         f'{result.count} synthetic {what}, {trained} training and {result.real_count} test {what}. Distances of '
         f'features ({image} of an image, {mask} of a mask) take {result.compared} synthetic or training {what} each. '
         'The second column is the best that a generator can achieve, since the training part differs from the test '
-        'part too.\n'
-    )
+        'part too.'
+    ]
     if min(result.compared, result.real_count) <= max(image, mask):
-        notes += (
-            f'\nThere are no more {what} than features, so Fréchet distances are biased upwards. Only compare the '
-            'first two columns with each other, or with other generators at the same numbers.\n'
+        notes.append(
+            f'There are no more {what} than features, so Fréchet distances are biased upwards. Only compare the '
+            'first two columns with each other, or with other generators at the same numbers.'
         )
     return notes
 
 
-def change_markdown(result: ChangeFidelity, changed: Mapping[str, float]) -> str:
-    """A fidelity of pairs of dates as Markdown tables, with percentages of changed pixels by what the masks are."""
-    parts = (
-        ('Date 1', result.first, OF_DATE), ('Date 2', result.second, OF_DATE),
-        ('Both dates and the change mask', result.both, OF_BOTH),
-    )  # fmt: skip
+def change_parts(result: ChangeFidelity, changed: Mapping[str, float]) -> list[Part]:
+    """A fidelity of pairs of dates, with percentages of changed pixels by what the masks are."""
     differences = [
         (name, *(f'{getattr(side, field):.3f}' for side in (result.differences, result.real_differences)))
         for field, name in DIFFERENCES.items()
     ]
-    shares = ', '.join(f'{share:.1f} % ({name})' for name, share in changed.items())
-    return '\n'.join(
-        [
-            '## Fidelity\n',
-            *(f'### {title}\n\n{fidelity_table(part, fields)}' for title, part, fields in parts),
-            '### Differences between the dates\n',
-            markdown_table(('measure', 'synthetic, test', 'real training, test'), differences),
-            fidelity_notes(result.both),
-            f'Changed pixels: {shares}.\n',
-        ]
-    )
+    return [
+        'Date 1:', fidelity_table(result.first, OF_DATE),
+        'Date 2:', fidelity_table(result.second, OF_DATE),
+        'Both dates and the change mask:', fidelity_table(result.both, OF_BOTH),
+        'Differences between the dates:',
+        Table(('measure', 'synthetic, test', 'real training, test'), differences),
+        *fidelity_notes(result.both),
+        'Changed pixels: ' + ', '.join(f'{share:.1f} % ({name})' for name, share in changed.items()) + '.',
+    ]  # fmt: skip
 
 
 # --- of a study, by the kind of its samples ---------------------------------------------------------------------------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,28 +17,45 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from ..ablation.environment import command, environment
-from ..records import written_whole
+from ..ablation.experiment import markdown_table
+from ..records import in_markdown, written_whole
 
 
 @dataclass(frozen=True)
 class Picture:
     """A picture that a page holds itself."""
 
-    data: str  # data URI
-    alt: str  # what it shows, in words
+    png: bytes
+    caption: str
     pixels: bool = False  # its pixels are those of an image: they are enlarged without smoothing
+    file: str = ''  # where a page in Markdown finds it, from its own folder
 
     @classmethod
-    def of_figure(cls, figure: Figure, alt: str) -> Picture:
+    def of_figure(cls, figure: Figure, caption: str) -> Picture:
         """A figure."""
-        return cls(data_uri(figure_png(figure, 110)), alt)
+        return cls(figure_png(figure, 110), caption)
 
     @classmethod
-    def of_pixels(cls, picture: np.ndarray, alt: str) -> Picture:
+    def of_pixels(cls, picture: np.ndarray, caption: str) -> Picture:
         """A small (H, W, 3) picture in 0..1."""
         buffer = io.BytesIO()
         imsave(buffer, np.ascontiguousarray(picture), format='png')
-        return cls(data_uri(buffer.getvalue()), alt, pixels=True)
+        return cls(buffer.getvalue(), caption, pixels=True)
+
+    @property
+    def uri(self) -> str:
+        """The picture as a page holds it."""
+        return f'data:image/png;base64,{base64.b64encode(self.png).decode("ascii")}'
+
+    @property
+    def link(self) -> str:
+        """The file as a link: names may hold per cents, commas and brackets."""
+        return quote(self.file)
+
+    @property
+    def width(self) -> int:
+        """In pixels, from the PNG's header."""
+        return int.from_bytes(self.png[16:20])
 
 
 @dataclass(frozen=True)
@@ -56,18 +75,24 @@ class Card:
     lines: Sequence[str]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Cards:
+    """Samples next to each other; ``legend`` holds names and colours ``#rrggbb``."""
+
+    legend: Sequence[tuple[str, str]]
+    cards: Sequence[Card]
+
+
+Part = str | Table | Picture | Cards
+"""What a section holds: paragraphs of text, tables, figures, samples."""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of a page, shown in the order of its fields; ``legend`` holds names and colours ``#rrggbb``."""
+    """A titled section of a page, of parts in any order."""
 
     title: str
-    notes: list[str] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    below: list[str] = field(default_factory=list)
-    figures: list[Picture] = field(default_factory=list)
-    above_cards: str = ''
-    legend: list[tuple[str, str]] = field(default_factory=list)
-    cards: list[Card] = field(default_factory=list)
+    parts: Sequence[Part]
 
 
 def figure_png(figure: Figure, dpi: int = 130) -> bytes:
@@ -77,13 +102,8 @@ def figure_png(figure: Figure, dpi: int = 130) -> bytes:
     return buffer.getvalue()
 
 
-def data_uri(png: bytes) -> str:
-    """A PNG as a page holds it."""
-    return f'data:image/png;base64,{base64.b64encode(png).decode("ascii")}'
-
-
-def template(name: str, **filters: Any) -> Any:
-    """A template of this room; whatever it is given is escaped in ``.html`` ones."""
+def template(name: str) -> Any:
+    """A template of this room; whatever it is given is escaped in ``.html`` ones, in others by ``| plain``."""
     environment = Environment(
         loader=PackageLoader('hsiaug.report', 'templates'),
         autoescape=name.endswith('.html.j2'),
@@ -91,8 +111,21 @@ def template(name: str, **filters: Any) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(filters)
+    environment.filters['plain'] = _plain
+    environment.filters['table'] = lambda one: markdown_table(
+        [*map(_plain, one.header)], [[*map(_plain, row)] for row in one.rows]
+    )
     return environment.get_template(name)
+
+
+def _plain(text: object) -> str:
+    """Text for Markdown; figures and intervals, in which nothing can be markup, stay as they are."""
+    return in_markdown(str(text)) if re.search(r'[^\W\d_]', str(text)) else str(text)
+
+
+def markdown(sections: Sequence[Section]) -> str:
+    """Sections in Markdown."""
+    return str(template('sections.md.j2').render(sections=sections))
 
 
 def write_evaluation_page(

@@ -143,20 +143,25 @@ def _warnings(parts: Compared, gates: bool) -> list[str]:
 def _looks(parts: Compared) -> list[Section]:
     """Sample grids, spectra by class, and class balance; real samples are held-out ones."""
     spec, plain = parts.spec, one_date(parts.spec)
-    drawn = {name: side for name, side in parts.sides().items() if name != 'real, training'}
-    grid = Section('Samples', ['Held-out real samples and synthetic samples, evenly spaced in both.'])
     number = min(spec.num_classes, _PANELS) if spec.size is None else _PICTURES
-    figure = plot_samples(*parts.pairs()[1:], spec, number)
-    grid.figures.append(Picture.of_figure(figure, 'real and synthetic samples'))
-    bands = Section('Spectra by class', ['Median, and the range of the middle 80 % of all spectra of a class.'])
-    for date in range(spec.dates):
-        of_date = f', date {date + 1}' if spec.dates == 2 else ''
-        figure = plot_class_profiles(as_images(drawn, spec, date), plain)
-        bands.figures.append(Picture.of_figure(figure, f'spectra by class{of_date}'))
-    balance = Section('Class balance', [f'Share of each class in all {"spectra" if spec.size is None else "pixels"}.'])
+    compared = {name: side for name, side in parts.sides().items() if name != 'real, training'}
     masks = {name: mask for name, (_, mask) in as_images(parts.sides(), spec).items()}
-    balance.figures.append(Picture.of_figure(plot_class_shares(masks, spec), 'class shares'))
-    return [grid, bands, balance]
+    of_date = [f', date {date + 1}' if spec.dates == 2 else '' for date in range(spec.dates)]
+    return [
+        Section('Samples', [
+            'Held-out real samples and synthetic samples, evenly spaced in both.',
+            Picture.of_figure(plot_samples(*parts.pairs()[1:], spec, number), 'real and synthetic samples'),
+        ]),
+        Section('Spectra by class', [
+            'Median, and the range of the middle 80 % of all spectra of a class.',
+            *(Picture.of_figure(plot_class_profiles(as_images(compared, spec, date), plain), f'spectra by class{said}')
+              for date, said in enumerate(of_date)),
+        ]),
+        Section('Class balance', [
+            f'Share of each class in all {"spectra" if spec.size is None else "pixels"}.',
+            Picture.of_figure(plot_class_shares(masks, spec), 'class shares'),
+        ]),
+    ]  # fmt: skip
 
 
 def _gates(found: Inspection) -> list[Section]:
@@ -174,21 +179,20 @@ def _gates(found: Inspection) -> list[Section]:
 def _fidelity(found: BankFidelity | str) -> Section:
     if isinstance(found, str):
         return Section('Fidelity', [f'Not measured: {found}.'])
-    section = Section('Fidelity')
-    section.notes.append(
+    notes = [
         'Synthetic samples compared with held-out real ones; the column “real” compares real training samples instead, '
         'the best that a generator can achieve. The 95 % intervals come from leaving out each of '
         f'{PARTS} parts of the synthetic and held-out samples in turn (delete-a-group jackknife). They assume '
         'independent samples and this generator; they do not show how another training would have turned out, '
         'nor whether mixing in helps: hsiaug ratio and hsiaug ablate measure that.'
-    )
-    for what, (train, test, fake) in found.thinned.items():
-        section.notes.append(
-            f'{what}: {fake} synthetic, {train} training and {test} held-out ones, at most {found.per_class} per class '
-            'and side.'
-        )
+    ]
+    notes += [
+        f'{what}: {fake} synthetic, {train} training and {test} held-out ones, at most {found.per_class} per class '
+        'and side.'
+        for what, (train, test, fake) in found.thinned.items()
+    ]
     if found.frechet:
-        section.notes.append(
+        notes.append(
             'Fréchet distances are biased upwards, more so with fewer samples: compare them with those of real '
             'samples, which are computed from equal numbers.'
         )
@@ -197,8 +201,7 @@ def _fidelity(found: BankFidelity | str) -> Section:
         for name, one in found.values.items()
         for v in (one.value,)
     ]
-    section.tables.append(Table(('measure', 'synthetic', '95 % interval', 'real', 'ideal'), rows))
-    return section
+    return Section('Fidelity', [*notes, Table(('measure', 'synthetic', '95 % interval', 'real', 'ideal'), rows)])
 
 
 def _interval(interval: tuple[float, float] | None) -> str:
@@ -211,8 +214,7 @@ def _coverage(found: Covered | str, spec: SampleSpec) -> Section:
     features = 'the spectra themselves'
     if spec.size:
         features = 'mean and standard deviation of each band' + (', class shares' if spec.target_key == 'mask' else '')
-    section = Section('Coverage of real modes')
-    section.notes.append(
+    note = (
         f'Share of {found.held_out} held-out real samples with one of {found.count} synthetic samples within reach, '
         f'the distance to their {found.k}th real neighbour (Naeem et al. 2020); and the same share for {found.count} '
         f'training samples. Features: {features}, in up to 16 principal components.'
@@ -220,5 +222,4 @@ def _coverage(found: Covered | str, spec: SampleSpec) -> Section:
     sides = (found.synthetic, found.training)
     rows = [('all classes', *(percent(side['coverage'], 0) for side in sides))]
     rows += [(name, *(percent(side['by_class'][name], 0) for side in sides)) for name in spec.classes]
-    section.tables.append(Table(('class', 'synthetic', 'training'), rows))
-    return section
+    return Section('Coverage of real modes', [note, Table(('class', 'synthetic', 'training'), rows)])

@@ -17,7 +17,7 @@ from ..metrics.masks import class_shares
 from ..quality import GateReport
 from ..quality.inspection import Compared, Memorised, Review
 from ..samples import SampleSpec
-from .html import Card, Picture, Section, Table
+from .html import Card, Cards, Part, Picture, Section, Table
 
 LOOKS_FOR = {
     'range': 'values outside the range of real samples',
@@ -103,15 +103,14 @@ def gates_section(parts: Compared, found: Review, drawer: Drawer) -> Section:
     fake, real = found.rejected
     counts = GateReport([gate.name for gate in found.gates])
     counts.add(found.on_fake)
-    section = Section('Rejected samples')
     nominal = sum(gate.false_alarm for gate in found.gates)
-    section.notes.append(
+    shown: list[Part] = [
         f'Gates reject {percent(fake)} of {len(parts.rows)} synthetic samples, and {percent(real)} of '
         f'{len(parts.test["image"])} held-out real ones. They learnt from the training and validation part only. Each '
         'is set to reject a nominal share of new real samples like those, together at most '
-        f'{percent(nominal)}; held-out samples come from other places and may differ more.'
-    )
-    section.notes += [f'Not judged by {name}: {why}.' for name, why in found.missing.items()]
+        f'{percent(nominal)}; held-out samples come from other places and may differ more.',
+        *(f'Not judged by {name}: {why}.' for name, why in found.missing.items()),
+    ]
     rows = []
     for gate in found.gates:
         on_real = float(found.on_real.rejected[gate.name].double().mean())
@@ -121,12 +120,11 @@ def gates_section(parts: Compared, found: Review, drawer: Drawer) -> Section:
              str(counts.alone[gate.name]), percent(gate.false_alarm), percent(on_real))
         )  # fmt: skip
     header = ('gate', 'rejected', 'share', 'by this gate only', 'nominal share', 'share of held-out real')
-    section.tables.append(Table(header, rows))
-    section.cards = _rejected_cards(parts, found, drawer)
-    if section.cards:
-        section.legend = drawer.legend()
-        section.above_cards = f'The {_OF_EACH} samples that each gate rejects most clearly, with all reasons.'
-    return section
+    shown.append(Table(header, rows))
+    if cards := _rejected_cards(parts, found, drawer):
+        shown.append(f'The {_OF_EACH} samples that each gate rejects most clearly, with all reasons.')
+        shown.append(Cards(drawer.legend(), cards))
+    return Section('Rejected samples', shown)
 
 
 def _rejected_cards(parts: Compared, found: Review, drawer: Drawer) -> list[Card]:
@@ -167,44 +165,44 @@ def novelty_section(parts: Compared, found: Review, memorised: Memorised, drawer
     known, gate, distance, nearest = memorised.counts, memorised.gate, memorised.distance, memorised.nearest
     limit = math.exp(-gate.threshold)
     on_real = float(found.on_real.rejected[gate.name].double().mean())
-    section = Section('Memorised samples')
-    section.notes.append(
+    shown: list[Part] = [
         f'{known["memorised"]} of {known["samples"]} samples, {percent(known["share"])}, are closer to a training '
         f'sample than {limit:.3g}, {_UNIT}. Nominally, {percent(gate.false_alarm)} of real samples from other places '
         f'are that close (the false alarm rate); of the held-out ones, {percent(on_real)} are. '
         f'Exact copies: {known["exact_copies"]}.'
-    )
+    ]
     if limit <= _EXACT:
-        section.notes.append(
+        shown.append(
             'Training samples from different places are identical, so that copies of them cannot be recognised.'
         )
     elif parts.spec.size is None:
-        section.notes.append(
+        shown.append(
             'Single real spectra from different places can be as close to each other as noisy copies: copies with much '
             'noise are not found.'
         )
     if parts.bank.provenance is None or parts.bank.provenance.split != parts.split.fingerprint:
-        section.notes.append(
+        shown.append(
             'The generator may not have been trained on this split: copies of other samples it has seen are not found.'
         )
     header = ('distance to the nearest training sample', 'synthetic', 'training, other places')
     median = (f'{known["median_distance"]:.3g}', f'{known["median_distance_of_real"]:.3g}')
-    section.tables.append(Table(header, [('smallest', f'{known["smallest_distance"]:.3g}', '–'), ('median', *median)]))
+    shown.append(Table(header, [('smallest', f'{known["smallest_distance"]:.3g}', '–'), ('median', *median)]))
     once: dict[int, int] = {}  # of each training sample its nearest copy: one that is copied often is shown once
     for row in torch.argsort(distance, stable=True).tolist():
         once.setdefault(int(nearest[row]), row)
     order = list(once.values())[:_NEIGHBOURS]
     suspicious = [row for row in order if found.on_fake.rejected[gate.name][row]]
-    section.above_cards = (
+    shown.append(
         'Suspicious samples, the closest first, next to their nearest training samples, each of which is shown once. '
         'Flipped and rotated copies of images count too.'
         if suspicious
         else 'None is suspicious; these are closest to training samples.'
     )
-    section.legend = drawer.legend()
-    for row in suspicious or order[: _NEIGHBOURS // 2]:
-        section.cards.append(_neighbours(parts, drawer, row, int(nearest[row]), float(distance[row])))
-    return section
+    cards = [
+        _neighbours(parts, drawer, row, int(nearest[row]), float(distance[row]))
+        for row in suspicious or order[: _NEIGHBOURS // 2]
+    ]
+    return Section('Memorised samples', [*shown, Cards(drawer.legend(), cards)])
 
 
 def _neighbours(parts: Compared, drawer: Drawer, row: int, nearest: int, distance: float) -> Card:

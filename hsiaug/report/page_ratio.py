@@ -14,7 +14,7 @@ from ..quality import Standing
 from ..quality.ratio_records import read_search
 from .ablation import conclusion
 from .figures import COLOURS, MARKERS, metric_name, ratio_curves
-from .html import Picture, Section, Table
+from .html import Part, Picture, Section, Table
 
 
 def ratio_section(study: Path) -> Section:
@@ -27,16 +27,14 @@ def ratio_section(study: Path) -> Section:
         return _of_run(study)
     if not study.is_file():
         raise FileNotFoundError(f'{study} is neither the run folder of a study nor the file of a ratio search')
-    section = Section('The ratio')
     found = read_search(study)
     said = 'These are the scores of a search; its file does not say what it chose.'
     if found.chosen is not None:
         said = f'Chosen: ratio {found.chosen.ratio:g}, where {found.k:g} standard errors above 0 are needed.'
-    section.notes.append(
+    note = (
         'Difference of the validation score to that with real data only, by ratio (synthetic samples per real sample), '
         'with one standard error on each side. ' + said
     )
-    section.figures.append(Picture.of_figure(_curve(found.standings), 'difference to real data only over the ratio'))
     gates = {one.candidate.threshold for one in found.standings} != {None}
     rows = []
     for one in found.standings:
@@ -45,26 +43,24 @@ def ratio_section(study: Path) -> Section:
         ratio = f'{one.candidate.ratio:g}'
         rows.append((ratio, *([gate] if gates else []), str(one.trials), f'{one.mean:+.4f}', error))
     header = ('ratio', *(['gate'] if gates else []), 'trials', 'difference', 'standard error')
-    section.tables.append(Table(header, rows))
-    return section
+    figure = Picture.of_figure(_curve(found.standings), 'difference to real data only over the ratio')
+    return Section('The ratio', [note, Table(header, rows), figure])
 
 
 def _of_run(study: Path) -> Section:
     run = read_run(study)
-    section = Section('The ratio')
     name = metric_name(run.metrics[0])
-    section.notes += [
+    shown: list[Part] = [
         f'From the study “{run.plan["title"]}”: gain in {name} on test data over real data only, by ratio (synthetic '
         'samples per real sample), with paired-t 95 % intervals; controls are dashed.',
         conclusion(run.table, bool(run.plan.get('quick'))),
     ]
     if all(line.gain is None for line in run.table):
-        section.notes.append('No cell with synthetic samples is finished yet.')
-        return section
+        return Section('The ratio', [*shown, 'No cell with synthetic samples is finished yet.'])
     if max(line.gain.n for line in run.table if line.gain) < MIN_SEEDS:
-        section.notes.append(f'Fewer than {MIN_SEEDS} paired seeds: no basis for claims.')
-    section.figures.append(Picture.of_figure(ratio_curves(run.table, run.metrics[0]), 'gain over the ratio'))
-    return section
+        shown.append(f'Fewer than {MIN_SEEDS} paired seeds: no basis for claims.')
+    figure = Picture.of_figure(ratio_curves(run.table, run.metrics[0]), 'gain over the ratio')
+    return Section('The ratio', [*shown, figure])
 
 
 def _curve(standings: list[Standing]) -> Figure:

@@ -39,8 +39,7 @@ def write_page(done: Reproduction) -> Path:
         drawn = [
             Section(
                 f'Figure {drawing.number}',
-                [drawing.title + '.'],
-                figures=[Picture.of_figure(figure, caption) for caption, figure in figures],
+                [drawing.title + '.', *(Picture.of_figure(figure, caption) for caption, figure in figures)],
             )
             for drawing, figures in done.figures
         ]
@@ -50,7 +49,7 @@ def write_page(done: Reproduction) -> Path:
         header = ('', 'column', 'paper', 'ours', '95 % interval', 'ours − paper', 'seeds')
         settings = f'Published settings: configs/{", ".join(table.configs)}.' if table.configs else ''
         notes = [text for text in (table.note, settings, done.left_out.get(f'Table {table.number}', '')) if text]
-        tables.append(Section(f'Table {table.number}: {table.title}', notes, [Table(header, rows)]))
+        tables.append(Section(f'Table {table.number}: {table.title}', [*notes, Table(header, rows)]))
     encoder = f'features of {paper.encoder}' if work.inception is None else said_of_inception(work.inception)
     facts = [
         ('paper', paper.citation),
@@ -82,9 +81,7 @@ def _convergence(work: Work) -> list[Section]:
         known = [falls for falls in found.values() if falls is not None]
         falling = '–' if not known else str(sum(known)) if any(known) else 'none'
         rows.append((trained, str(len(found)), falling))
-    return [
-        Section('Whether trainings were long enough', [note], [Table(('what', 'trainings', 'still falling'), rows)])
-    ]
+    return [Section('Whether trainings were long enough', [note, Table(('what', 'trainings', 'still falling'), rows)])]
 
 
 def _warnings(done: Reproduction, scale: Scale) -> list[str]:

@@ -19,6 +19,7 @@ from hsiaug.datasets import SyntheticBank, write_bank
 from hsiaug.metrics.values import Value, spectra_measure, with_intervals
 from hsiaug.quality import Candidate, RatioSearch, Recorded
 from hsiaug.quality.inspection import inspect_bank, read_compared
+from hsiaug.report.html import Picture
 from hsiaug.report.page import _warnings, page_file, write_page
 from hsiaug.report.page_ratio import ratio_section
 from hsiaug.samples import LeakageError, Provenance, SampleSpec, SpecMismatchError
@@ -251,9 +252,10 @@ def test_a_search_is_drawn_from_either_record(tmp_path: Path) -> None:
     sections = [ratio_section(tmp_path / name) for name in ('choice.json', 'scores.jsonl')]
     expected = {f'{s.candidate.ratio:g}': (f'{s.mean:+.4f}', f'{s.standard_error:.4f}') for s in choice.standings}
     for section in sections:
-        assert {row[0]: row[2:] for row in section.tables[0].rows} == expected
-        assert len(section.figures) == 1
-    assert 'Chosen: ratio 1' in sections[0].notes[0]
+        _, table, figure = section.parts
+        assert {row[0]: row[2:] for row in table.rows} == expected  # type: ignore[union-attr]
+        assert isinstance(figure, Picture)
+    assert 'Chosen: ratio 1' in str(sections[0].parts[0])
     (tmp_path / 'other.json').write_text('{"a": 1}')
     (tmp_path / 'binary').write_text('no JSON')
     for name in ('other.json', 'binary'):

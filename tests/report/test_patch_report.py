@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from hsiaug.metrics.patches import patch_fidelity
-from hsiaug.report.fidelity_text import patch_markdown
+from hsiaug.report.fidelity_text import patch_parts
+from hsiaug.report.html import Section, markdown
 from hsiaug.report.samples import plot_class_profiles, plot_class_shares, plot_cooccurrence, plot_samples
 from hsiaug.samples import SampleSpec
 
@@ -97,10 +98,11 @@ def test_markdown_states_bias_and_gaps() -> None:
 
     few = REAL[0][:4], REAL[1][:4]
     result = patch_fidelity(REAL, few, FAKE, SPEC, encoder)
-    text = patch_markdown(result, SPEC, MASKS)
+    text = markdown([Section('Fidelity', patch_parts(result, SPEC, MASKS))])
     assert 'no more pairs than features' in text
     assert '| precision | – | – | 1.00 | 1 |' in text  # six synthetic pairs suffice against training pairs alone
     assert '| nowhere | – | 0.0 | 0.0 | 0.0 |' in text
     assert r'| a $x$ \| &lt;b> with' in text
-    assert 'no more pairs' not in patch_markdown(replace(result, compared=500, real_count=500), SPEC, MASKS)
+    many = patch_parts(replace(result, compared=500, real_count=500), SPEC, MASKS)
+    assert 'no more pairs' not in markdown([Section('Fidelity', many)])
     assert math.isnan(result.msad_per_class[2])

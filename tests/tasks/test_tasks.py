@@ -12,7 +12,7 @@ from hsiaug.ablation import Arm, Detector, Setting, Study
 from hsiaug.ablation.arms import DEFAULT_ARMS
 from hsiaug.ablation.runner import open_group
 from hsiaug.datasets import scene_dataset
-from hsiaug.report.evaluation import FIGURES, TEXTS
+from hsiaug.report.evaluation import FIGURES, PARTS
 from hsiaug.samples import Kind, SampleSpec
 from hsiaug.scenes import (
     BitemporalScene,
@@ -74,7 +74,7 @@ def test_what_other_rooms_hold_by_kind_is_complete(kind: Kind) -> None:
     assert set(FIGURES) == set(DEFAULT_ARMS) == set(TASKS)
     task = TASKS[kind]
     assert all(name == model.name and model.kind == kind for name, model in task.models.items())
-    assert set(TEXTS) == {'spectra', 'images', 'mean spectra', 'pairs', 'dates'}
+    assert set(PARTS) == {'spectra', 'images', 'mean spectra', 'pairs', 'dates'}
 
 
 def test_models_are_named_or_described_and_numbers_are_floats() -> None:
@@ -151,8 +151,8 @@ def test_an_evaluation_is_a_record_of_all_sides(kind: Kind) -> None:
     )
     assert list(found.sides) == ['real, training', 'real, test', 'synthetic']
     assert all(set(side) == {'image', found.spec.target_key} for side in found.sides.values())
-    assert set(found.measures) <= set(TEXTS)
-    assert all(TEXTS[what](found).startswith('## Fidelity') for what in found.measures)
+    assert set(found.measures) <= set(PARTS)
+    assert all(PARTS[what](found) for what in found.measures)
     assert len(found.sides['synthetic']['image']) == 12
 
 
