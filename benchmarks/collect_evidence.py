@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from gains import MEAN
-from scipy import stats
 
 from hsiaug.ablation.statistics import MIN_SEEDS
 from hsiaug.records import read_json, write_json
@@ -69,21 +68,15 @@ def _trust(file: Path, results: Path, **about: Any) -> Iterator[dict[str, Any]]:
     for name in (name for name in TRUSTED if name in arms):
         for ratio in (1.0, 2.0):
             mine = {'generator': name, 'policy': f'naive, r = {ratio:g}'}
-            gains = {
-                line['scene']: line[metric]
-                for line in record['table']['lines'] if mine.items() <= line.items() and line['scene'] != MEAN
-            }  # fmt: skip
-            # Seeds of different scenes are independent, even with equal numbers.
-            error = sum(g['sd'] ** 2 / g['n'] for g in gains.values()) ** 0.5 / len(gains)
-            mean, n = sum(g['mean'] for g in gains.values()) / len(gains), min(g['n'] for g in gains.values())
-            wide = float(stats.t.ppf(0.975, n - 1)) * error
+            found = {line['scene']: line[metric] for line in record['table']['lines'] if mine.items() <= line.items()}
+            mean = found.pop(MEAN)
             yield {
                 'generator': name, 'kind': kind, 'settings': arms[name]['settings'],
                 'ratio': ratio, 'synthetic_first': 0.0, 'labels': arms[name]['labels'],
-                'metric': metric, 'gain': round(mean, 2),
-                'interval': [round(mean - wide, 2), round(mean + wide, 2)], 'seeds': n,
+                'metric': metric, 'gain': round(mean['mean'], 2),
+                'interval': [round(end, 2) for end in mean['interval']], 'seeds': min(g['n'] for g in found.values()),
                 'scenes': {
-                    scene: [round(x, 2) for x in (gain['mean'], *gain['interval'])] for scene, gain in gains.items()
+                    scene: [round(x, 2) for x in (gain['mean'], *gain['interval'])] for scene, gain in found.items()
                 },
                 'origin': f'benchmarks/results/{file.relative_to(results)}', **about,
             }  # fmt: skip

@@ -4,14 +4,15 @@
     HSIAUG_DATA=folder python benchmarks/ratio_search.py --workers 2      # the study; repeat to resume
 
 For each scene, seed and generator all candidate ratios are trained and tested, and all trials on folds of the training
-area are run once. The searches (one fold, cross-fitting once and twice, the race, the race with a quarter of the steps,
-pooled over scenes, with the other scenes as prior) and values of k are then evaluated on the same scores, so that they
-differ in nothing else. They are compared with the ratio that tests best on the other scenes, which needs no search, and
-with one that adapts within one training. NN-1D at one setting, not tuned; equal optimiser steps everywhere.
+area are run once. The race, the race with a quarter of the steps, the race pooled over scenes, and values of k are then
+evaluated on the same scores, so that they differ in nothing else. They are compared with the ratio that tests best on
+the other scenes, which needs no search, and with one that adapts within one training. NN-1D at one setting, not tuned;
+equal optimiser steps everywhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -43,14 +44,8 @@ GENERATORS: dict[str, tuple[dict[str, Any], str]] = {
     'duplicate': ({}, 'sqrt'),
     'spectral_gan': ({'iterations': 300}, 'real'),
 }
-# Trials of the search, trials before the race begins, and share of the steps of a plain training.
-SEARCHES: dict[str, tuple[int, int, float]] = {
-    'one fold': (1, 1, 1.0),
-    'cross-fitted once': (FOLDS, FOLDS, 1.0),
-    'cross-fitted twice': (TRIALS, TRIALS, 1.0),
-    'race': (TRIALS, 2, 1.0),
-    'race, quarter of the steps': (TRIALS, 2, SHORT),
-}
+SEARCHES = {'race': 1.0, 'race, quarter of the steps': SHORT}
+"""Share of the steps of a plain training that a trial takes."""
 Scores = dict[tuple[float, int, int], float]
 
 
@@ -183,89 +178,63 @@ def replay(row: dict[str, Any], share: float = 1.0) -> Memory:
 
 def choices(cells: Cells) -> dict[str, dict[tuple[str, int], RatioChoice]]:
     """The choices of each search for each scene and seed, at k = 0."""
-    found: dict[str, dict[tuple[str, int], RatioChoice]] = {}
-    for name, (trials, first, share) in SEARCHES.items():
-        found[name] = {
-            key: RatioSearch(RATIOS, (), FOLDS, trials, first, 0.0, key[1])(replay(row, share))
-            for key, row in cells.items()
-        }
     race = partial(RatioSearch, RATIOS, (), FOLDS, TRIALS, 2, 0.0)
+    found = {
+        name: {key: race(key[1])(replay(row, share)) for key, row in cells.items()} for name, share in SEARCHES.items()
+    }
     for seed in sorted({seed for _, seed in cells}):
         mine = {scene: row for (scene, s), row in cells.items() if s == seed}
         if len(mine) > 1:
-            together = race(seed)
-            shared = together.pooled({scene: replay(row) for scene, row in mine.items()})
+            shared = race(seed).pooled({scene: replay(row) for scene, row in mine.items()})
             per_scene = RatioChoice(shared.chosen, shared.standings, 0.0, 0, shared.cost / len(mine))
             found.setdefault('race, pooled over scenes', {}).update({(scene, seed): per_scene for scene in mine})
-        if len(mine) > 2:
-            lent = found.setdefault('race, other scenes as prior', {})
-            for scene, row in mine.items():
-                others = [found['race'][other, seed] for other in mine if other != scene]
-                lent[scene, seed] = race(seed)(replay(row), others)
     return found
 
 
-def line(cells: Cells, chosen: dict[tuple[str, int], float], cost: float, fixed: dict[str, Any]) -> dict[str, Any]:
-    """One line of the table: test accuracies with some ratio or schedule, against real only and fixed ratios."""
+def line(cells: Cells, tested: dict[tuple[str, int], float]) -> dict[str, Any]:
+    """Gain over real only of test accuracies with some ratio or schedule, in points."""
     gains, comparisons = [], []
     for scene in sorted({scene for scene, _ in cells}):
         keys = [key for key in cells if key[0] == scene]
-        a, b = [100 * chosen[key] for key in keys], [100 * cells[key]['test']['0.0'] for key in keys]
+        a, b = [100 * tested[key] for key in keys], [100 * cells[key]['test']['0.0'] for key in keys]
         sizes = float(np.mean([cells[key]['test_count'] / cells[key]['train'] for key in keys]))
         comparisons.append(paired_comparison(a, b, sizes))
         gains += np.subtract(a, b).tolist()
     mean, interval = mean_of_means(comparisons)
-    bests = {name: np.mean([100 * (score[key] - chosen[key]) for key in cells]) for name, score in fixed.items()}
     return {
         'gain': mean, 'interval': [None if bound != bound else bound for bound in interval],
         'scenes': [c.mean for c in comparisons], 'harmed': float(np.mean(np.array(gains) < -0.5)),
-        **{name: float(value) for name, value in bests.items()}, 'cost': cost,
     }  # fmt: skip
 
 
-def fixed_ratios(cells: Cells) -> dict[str, dict[tuple[str, int], float]]:
-    """Test accuracies at the best fixed ratio: of each scene in hindsight, and of the other scenes."""
-    names, tested = ['0.0', *map(str, RATIOS)], dict[str, dict[str, list[float]]]()
+def lines(generator: str, cells: Cells) -> Iterator[dict[str, Any]]:
+    """All lines of a generator: fixed ratios, what other scenes advise, searches at each k, and the adaptive ratio."""
+
+    def of(how: str, tested: dict[tuple[str, int], float], k: float | None = None, **more: float) -> dict[str, Any]:
+        return {'generator': generator, 'how': how, 'k': k, **line(cells, tested), **more}
+
+    for ratio in RATIOS:
+        yield of(f'ratio {ratio:g}', {key: row['test'][str(ratio)] for key, row in cells.items()}, cost=0)
+    scores: dict[str, dict[str, list[float]]] = {}
     for (scene, _), row in cells.items():
-        for ratio in names:
-            tested.setdefault(scene, {}).setdefault(ratio, []).append(row['test'][ratio])
-    best = {'regret to the best fixed ratio': {s: max(of, key=lambda r: np.mean(of[r])) for s, of in tested.items()}}
-    if len(tested) > 1:
-        best['regret to the best of other scenes'] = advised_by_others(tested)
-    return {how: {key: row['test'][at[key[0]]] for key, row in cells.items()} for how, at in best.items()}
+        for name, score in row['test'].items():
+            scores.setdefault(scene, {}).setdefault(name, []).append(score)
+    if len(scores) > 1:
+        advised = advised_by_others(scores)
+        tested = {key: row['test'][advised[key[0]]] for key, row in cells.items()}
+        yield of('what tests best on the other scenes', tested, cost=0)
+    for name, found in choices(cells).items():
+        for k in KS:
+            at = {key: choice.decided(k) for key, choice in found.items()}
+            tested = {key: cells[key]['test'][str(choice.ratio)] for key, choice in at.items()}
+            mixed = float(np.mean([choice.ratio > 0 for choice in at.values()]))
+            yield of(name, tested, k, cost=float(np.mean([choice.cost for choice in at.values()])), mixed=mixed)
+    for name, cost in (('adaptive', 0), ('adaptive, with reference', 1)):
+        yield of(name, {key: row['adaptive'][name]['test'] for key, row in cells.items()}, cost=cost)
 
 
-def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All lines: each generator with fixed ratios, searches at each k, and the adaptive ratio."""
-    lines = []
-    for generator in dict.fromkeys(row['generator'] for row in rows):
-        cells = {(row['scene'], row['seed']): row for row in rows if row['generator'] == generator}
-        fixed = fixed_ratios(cells)
-
-        def add(
-            how: str, k: float | None, tested: dict[tuple[str, int], float], cost: float, kept: float | None = None,
-            generator: str = generator, cells: Cells = cells, fixed: dict[str, Any] = fixed,
-        ) -> None:  # fmt: skip
-            base = {'generator': generator, 'how': how, 'k': k, 'mixed': kept}
-            lines.append({**base, **line(cells, tested, cost, fixed)})
-
-        for ratio in RATIOS:
-            add(f'ratio {ratio:g}', None, {key: row['test'][str(ratio)] for key, row in cells.items()}, 0)
-        if (advised := fixed.get('regret to the best of other scenes')) is not None:
-            add('what tests best on the other scenes', None, advised, 0)
-        for name, found in choices(cells).items():
-            for k in (0.0,) if name == 'one fold' else KS:
-                at = {key: choice.decided(k) for key, choice in found.items()}
-                tested = {key: cells[key]['test'][str(choice.ratio)] for key, choice in at.items()}
-                mixed = float(np.mean([choice.ratio > 0 for choice in at.values()]))
-                add(name, k, tested, float(np.mean([choice.cost for choice in at.values()])), mixed)
-        for name, cost in (('adaptive', 0), ('adaptive, with reference', 1)):
-            add(name, None, {key: row['adaptive'][name]['test'] for key, row in cells.items()}, cost)
-    return lines
-
-
-def markdown(lines: list[dict[str, Any]]) -> str:
-    """The table in Markdown; gains and regrets in points of overall accuracy."""
+def markdown(table: list[dict[str, Any]]) -> str:
+    """The table in Markdown; gains in points of overall accuracy."""
     columns: Columns = {
         'generator': lambda row: row['generator'],
         'ratio': lambda row: row['how'],
@@ -274,12 +243,10 @@ def markdown(lines: list[dict[str, Any]]) -> str:
         '95 % interval': lambda row: interval(tuple(row['interval'])),
         'worst scene': lambda row: signed(min(row['scenes'])),
         'harmed > 0.5': lambda row: f'{row["harmed"]:.0%}',
-        'mixes': lambda row: '' if row['mixed'] is None else f'{row["mixed"]:.0%}',
-        'regret, own scene': lambda row: signed(row['regret to the best fixed ratio']),
-        'regret, other scenes': lambda row: signed(row.get('regret to the best of other scenes')),
+        'mixes': lambda row: f'{row["mixed"]:.0%}' if 'mixed' in row else '',
         'cost': lambda row: f'{row["cost"]:.1f}',
     }
-    return records_table(lines, columns)
+    return records_table(table, columns)
 
 
 def main() -> None:
@@ -303,8 +270,12 @@ def main() -> None:
         lambda cell: (cell.scene, cell.seed),
         {'quick': args.quick, 'seeds': args.seeds, 'scenes': scenes},
     )
-    lines = table(experiment.run(args.out, args.workers))
-    print(experiment.write(args.out, markdown(lines), lines))
+    rows = experiment.run(args.out, args.workers)
+    by_generator = {
+        name: {(row['scene'], row['seed']): row for row in rows if row['generator'] == name} for name in generators
+    }
+    table = [line for name, cells in by_generator.items() for line in lines(name, cells)]
+    print(experiment.write(args.out, markdown(table), table))
 
 
 if __name__ == '__main__':

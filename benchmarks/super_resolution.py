@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hsiaug.ablation import Experiment
-from hsiaug.ablation.experiment import markdown_table
-from hsiaug.ablation.statistics import PairedComparison, holm, paired_comparison
+from hsiaug.ablation.experiment import Columns, markdown_table, records_table
+from hsiaug.ablation.statistics import holm, paired_comparison
 from hsiaug.datasets import PatchDataset
 from hsiaug.engine import Run
 from hsiaug.functional.degradation import degrade
@@ -170,60 +171,37 @@ def experiment(planned: Sequence[Cell], root: Path, out: Path, device: str = 'cp
 # --- statistics -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Step:
-    """One network against another on one scene at one factor; positive differences: ``first`` is better."""
-
-    scene: str
-    factor: int
-    metric: str
-    first: str
-    second: str
-    difference: PairedComparison
-    p_holm: float | None = None
-
-    @property
-    def result(self) -> str:
-        """Verdict on whether ``first`` is better, by the p value corrected within the claimed order."""
-        if self.p_holm is None or self.p_holm >= 0.05 or not self.difference.basis_for_claims:
-            return 'open'
-        return 'shown' if self.difference.mean > 0 else 'refuted'
-
-
-def steps(rows: Sequence[Row]) -> list[Step]:
+def steps(rows: Sequence[Row]) -> list[Row]:
     """The claimed order step by step, corrected by Holm over all scenes, factors and both metrics."""
-    found = _steps(rows, pairwise(ORDER))
-    adjusted = holm([step.difference.p for step in found])
-    return [replace(step, p_holm=p) for step, p in zip(found, adjusted, strict=True)]
+    found = _comparisons(rows, list(pairwise(ORDER)))
+    for step, p in zip(found, holm([step['difference'].p for step in found]), strict=True):
+        shown = p < 0.05 and step['difference'].basis_for_claims
+        step['p'], step['result'] = p, ('shown' if step['difference'].mean > 0 else 'refuted') if shown else 'open'
+    return found
 
 
-def against_bicubic(rows: Sequence[Row]) -> list[Step]:
+def against_bicubic(rows: Sequence[Row]) -> list[Row]:
     """Every network against interpolation; exploratory."""
-    return _steps(rows, ((network, 'bicubic') for network in NETWORKS[1:]))
+    return _comparisons(rows, [(network, 'bicubic') for network in NETWORKS[1:]])
 
 
-def _steps(rows: Sequence[Row], pairs: Iterable[tuple[str, str]]) -> list[Step]:
-    """Measured pairs of networks on all scenes, at all factors, by both metrics."""
-    every = [(*group, metric, *pair) for group, metric, pair in product(_groups(rows), PRIMARY, pairs)]
-    return [step for one in every if (step := _compared(rows, *one)) is not None]
-
-
-def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, int]]:
-    yield from dict.fromkeys((row['scene'], row['factor']) for row in rows)
-
-
-def _compared(rows: Sequence[Row], scene: str, factor: int, metric: str, first: str, second: str) -> Step | None:
-    """Paired comparison; None without a common seed."""
-    sides = [
-        {r['seed']: r for r in rows if (r['scene'], r['factor'], r['network']) == (scene, factor, network)}
-        for network in (first, second)
-    ]
-    if not (seeds := sorted(set(sides[0]) & set(sides[1]))):
-        return None
-    values = [[_unit(metric, side[s][metric]) for s in seeds] for side in sides]
-    ratio = float(np.mean([sides[0][s]['test_pixels'] / sides[0][s]['train_pixels'] for s in seeds]))
-    better, worse = values if metric in HIGHER else values[::-1]
-    return Step(scene, factor, metric, first, second, paired_comparison(better, worse, ratio))
+def _comparisons(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[Row]:
+    """Pairs of networks on all scenes, at all factors, by both metrics; positive differences: the first is better."""
+    cells: dict[tuple[str, int], dict[str, dict[int, Row]]] = {}
+    for row in rows:
+        cells.setdefault((row['scene'], row['factor']), {}).setdefault(row['network'], {})[row['seed']] = row
+    found = []
+    for (scene, factor), networks in cells.items():
+        for metric, (first, second) in product(PRIMARY, pairs):
+            sides = [networks.get(network, {}) for network in (first, second)]
+            if seeds := sorted(set(sides[0]) & set(sides[1])):
+                values = [[_unit(metric, side[seed][metric]) for seed in seeds] for side in sides]
+                sizes = [sides[0][seed]['test_pixels'] / sides[0][seed]['train_pixels'] for seed in seeds]
+                better, worse = values if metric in HIGHER else values[::-1]
+                difference = paired_comparison(better, worse, float(np.mean(sizes)))
+                named = {'scene': scene, 'factor': factor, 'metric': metric, 'first': first, 'second': second}
+                found.append({**named, 'difference': difference, 'p': difference.p, 'result': ''})
+    return found
 
 
 def _unit(metric: str, value: float) -> float:
@@ -231,10 +209,24 @@ def _unit(metric: str, value: float) -> float:
     return float(np.degrees(value)) if metric == 'sam' else 1e3 * value if metric == 'sid' else value
 
 
+COMPARED: Columns = {
+    **{name: itemgetter(name) for name in ('scene', 'factor')},
+    'metric': lambda row: row['metric'].upper(),
+    'comparison': lambda row: f'{row["first"]} − {row["second"]}',
+    'n': lambda row: row['difference'].n,
+    'difference [95 % interval]': lambda row: (
+        f'{row["difference"].mean:+.3f} {interval(row["difference"].interval, 3)}'
+    ),
+    '2nd interval': lambda row: interval(row['difference'].corrected, 3),
+    'p': lambda row: f'{row["p"]:.3f}',
+    'result': itemgetter('result'),
+}
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """Means over seeds, then the claimed order and the gain over interpolation with their intervals."""
     parts = []
-    for scene, factor in _groups(rows):
+    for scene, factor in dict.fromkeys((row['scene'], row['factor']) for row in rows):
         here = [row for row in rows if (row['scene'], row['factor']) == (scene, factor)]
         first, lines = here[0], []
         for network in NETWORKS:
@@ -247,26 +239,15 @@ def markdown(rows: Sequence[Row]) -> str:
             f'{first["test_windows"]} test windows. Means over seeds.\n',
             markdown_table(['network', 'seeds', 'weights', *METRICS.values()], lines),
         ]
-    header = 'scene', 'factor', 'metric', 'comparison', 'n', 'difference [95 % interval]', '2nd interval', 'p', 'result'
     for title, found in (
         ('The claimed order, step by step (p by Holm over all of them)', steps(rows)),
         ('Against interpolation (exploratory)', against_bicubic(rows)),
     ):
-        lines = []
-        for s in found:
-            d, p = s.difference, s.difference.p if s.p_holm is None else s.p_holm
-            lines.append(
-                [
-                    s.scene, s.factor, s.metric.upper(), f'{s.first} − {s.second}', d.n,
-                    f'{d.mean:+.3f} {interval(d.interval, 3)}', interval(d.corrected, 3), f'{p:.3f}',
-                    '' if s.p_holm is None else s.result,
-                ]
-            )  # fmt: skip
         parts += [
             f'### {title}\n',
             'Positive differences mean that the first is better, in dB and degrees; the second interval allows for the '
             'overlap of splits (Nadeau and Bengio).\n',
-            markdown_table(header, lines),
+            records_table(found, COMPARED),
         ]
     return '\n'.join(parts)
 

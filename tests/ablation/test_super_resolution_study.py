@@ -112,19 +112,19 @@ def test_the_order_is_shown_refuted_or_left_open() -> None:
     }  # fmt: skip
     sam = {network: [4.0 - value / 10 for value in values] for network, values in psnr.items()}
     rows = rows_of(psnr, sam)
-    verdicts = {(s.metric, s.first, s.second): s.result for s in table.steps(rows)}
+    verdicts = {(s['metric'], s['first'], s['second']): s['result'] for s in table.steps(rows)}
     for metric in ('psnr', 'sam'):  # of the second, less is better
         assert verdicts[metric, 'msrresgan', 'msrresnet'] == 'open'
         assert verdicts[metric, 'msrresnet', 'srcnn'] == 'shown'
         assert verdicts[metric, 'srcnn', 'bicubic'] == 'refuted'
-    gain = next(s for s in table.against_bicubic(rows) if (s.metric, s.first) == ('psnr', 'srgan'))
-    assert gain.difference.mean == pytest.approx(-5)
-    angle = next(s for s in table.against_bicubic(rows) if (s.metric, s.first) == ('sam', 'srgan'))
-    assert angle.difference.mean == pytest.approx(-0.5)  # half a degree worse
+    gain = next(s for s in table.against_bicubic(rows) if (s['metric'], s['first']) == ('psnr', 'srgan'))
+    assert gain['difference'].mean == pytest.approx(-5)
+    angle = next(s for s in table.against_bicubic(rows) if (s['metric'], s['first']) == ('sam', 'srgan'))
+    assert angle['difference'].mean == pytest.approx(-0.5)  # half a degree worse
     few = [row for row in rows if row['seed'] < 3]
-    assert {s.result for s in table.steps(few)} == {'open'}
+    assert {s['result'] for s in table.steps(few)} == {'open'}
     lonely = [row for row in rows if row['network'] in ('bicubic', 'msrresnet')]
-    assert [s.first for s in table.steps(lonely)] == []
+    assert table.steps(lonely) == []
     text = table.markdown(rows)
     assert '| srgan | 12 | 1 | 0.1 | 100 | 25' in text
     assert '| s | 2 | PSNR | srcnn − bicubic | 12 | -2.0' in text

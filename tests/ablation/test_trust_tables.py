@@ -1,11 +1,14 @@
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hsiaug.records import read_json
+
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
-from trust_report import ADVISED, MEAN, NO_GATE, Block, blocks_of, draw, lines, markdown, primary, way_name
+from trust_report import ADVISED, MEAN, NO_GATE, PRIMARY, Block, blocks_of, draw, lines, markdown, primary, way_name
 
 SEEDS = 10
 # Test OA of each arm and ratio above real only, in points; scene 'far' differs.
@@ -128,6 +131,19 @@ def test_few_seeds_are_no_basis_and_tables_are_whole() -> None:
     panel, *_ = draw(summary['lines'], 'oa').axes
     assert [label.get_text() for label in panel.get_xticklabels()] == ['near', 'far', 'shut']
     assert len(panel.containers) == 6 + 1  # policies, and the control
+
+
+def test_the_means_of_the_results_page_are_those_of_the_record() -> None:
+    results = Path(__file__).parents[2] / 'benchmarks' / 'results'
+    record = read_json(results / 'trust/spectrum/summary.json', 'the summary of a study')['table']['lines']
+    at = {(line['generator'], line['policy']): line['oa'] for line in record if line['scene'] == MEAN}
+    policies = 'naive, r = 1', 'naive, r = 2', 'gated, r = 2', PRIMARY
+    rows = re.findall(r'^\| \*\*mean\*\* \|(.+)\|$', (results / 'README.md').read_text().replace('−', '-'), re.M)
+    for generator, row in zip(('spectral_gan', 'variability'), rows, strict=True):
+        cells = [[float(x) for x in re.findall(r'[+-]\d+\.\d', cell)] for cell in row.split('|')]
+        for policy, cell in zip(policies, cells, strict=True):
+            gain = at[generator, policy]
+            assert cell == pytest.approx([gain['mean'], *gain['interval']], abs=0.051) if cell else gain['mean'] == 0
 
 
 def test_races_of_fewer_seeds_are_compared_on_these() -> None:
