@@ -58,7 +58,7 @@ def source_counts(seen: int, ratios: Sequence[float], mode: Mode) -> list[int]:
     Raises:
         ValueError: for an infinite ratio in append mode.
     """
-    if mode == 'append':
+    if mode == 'append' or len(ratios) == 1:
         return [synthetic_count(seen, ratio, mode) for ratio in ratios]
     total = synthetic_count(seen, sum(ratios), mode)
     weights = [float(math.isinf(ratio)) for ratio in ratios] if math.isinf(sum(ratios)) else list(ratios)

@@ -19,7 +19,7 @@ from ..datasets.mixing.exhausted import Exhausted, require_policy
 from ..datasets.mixing.sources import LabelPolicies, Mixture, NamedSources, Ratios, Sources
 from ..datasets.pools.pool import Draw
 from ..datasets.shared import require_epoch, world
-from ..ratio import Mode
+from ..ratio import Mode, source_counts
 from ..samples import Sample, SpecMismatchError
 from ..settings import check_value
 from ..streams import REPLACED, stream_seed
@@ -149,18 +149,19 @@ class SyntheticMix(Mixture, nn.Module):
         if not self.training:
             return dict(batch)
         size, device = len(batch['image']), batch['image'].device
-        after, before = (self.sources.counts(seen, self.epoch) for seen in (self._seen + size, self._seen))
+        ratios = self.sources.ratios(self.epoch)
+        after, before = (source_counts(seen, ratios, self.mode) for seen in (self._seen + size, self._seen))
         counts = [one - other for one, other in zip(after, before, strict=True)]
-        if self.ratio == 0:
+        if not any(ratios):
             self.sources.require_free(list(batch))
             mixed = Extras(weight=self.weight, tagged=self.sources.tagged).complete(batch, 0)
         else:
             self.sources.to(device)
             mixed = self._mix(batch, size, counts)
         self.step, self._seen = self.step + 1, self._seen + size
-        self._drawn, self._passed = (
-            [held + count for held, count in zip(of, counts, strict=True)] for of in (self._drawn, self._passed)
-        )
+        for number, count in enumerate(counts):
+            self._drawn[number] += count
+            self._passed[number] += count
         self.real_seen += size - (sum(counts) if self.mode == 'replace' else 0)
         return _typed_like(batch, mixed)
 
@@ -196,10 +197,11 @@ class SyntheticMix(Mixture, nn.Module):
         if self.mode == 'append':
             return append_rows([real, *parts])
         rng = np.random.default_rng(stream_seed(self.seed, self.epoch, self.step, rank, REPLACED))
-        for part in parts:
-            require_same_form(real, part)
-        synthetic = parts[0] if len(parts) == 1 else append_rows(parts)
-        return replace_rows(real, synthetic, torch.from_numpy(rng.permutation(size)[: sum(counts)]))
+        if len(parts) > 1:
+            for part in parts:
+                require_same_form(real, part)  # before they are compared with each other
+            parts = [append_rows(parts)]
+        return replace_rows(real, parts[0], torch.from_numpy(rng.permutation(size)[: sum(counts)]))
 
     def settings(self, epoch: int) -> dict[str, Any]:
         """What the samples of an epoch depend on, in plain values."""

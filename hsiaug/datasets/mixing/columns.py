@@ -137,12 +137,13 @@ def in_dtypes_of(real: Mapping[str, Any], synthetic: Mapping[str, Any], owner: s
     Raises:
         SpecMismatchError: if values would become infinite.
     """
-    both = [key for key, value in synthetic.items() if _is_floating(value) and _is_floating(real.get(key))]
-    return {**synthetic, **{key: cast_like(synthetic[key], real[key], key, owner) for key in both}}
-
-
-def _is_floating(value: object) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+    cast = dict(synthetic)
+    for key, value in synthetic.items():
+        like = real.get(key)
+        if isinstance(value, Tensor) and isinstance(like, Tensor) and value.dtype != like.dtype:
+            if value.is_floating_point() and like.is_floating_point():
+                cast[key] = cast_like(value, like, key, owner)
+    return cast
 
 
 def append_rows(batches: Sequence[Mapping[str, Any]], places: Sequence[np.ndarray] | None = None) -> dict[str, Any]:

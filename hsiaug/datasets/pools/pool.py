@@ -227,7 +227,7 @@ class LivePool(Pool):
 
     def to(self, device: torch.device) -> None:
         """Move the generator."""
-        if isinstance(self.source, nn.Module) and Traits.of(self.source).device != device:
+        if isinstance(self.source, nn.Module) and getattr(self.source, 'device', Traits.device) != device:
             self.source.to(device)
             self._chunks.clear()
 
