@@ -192,6 +192,9 @@ def pooled_oscd(folder: Path) -> list[str]:
         (pooled_oscd, ['--size=32'], 'lie in 1 group(s), by the images that they are cut from; train and test and val'),
         (of, ['--val_share=0.6', '--test_share=0.5'], 'must add up to less than 1'),
         (of, ['--data.class_path=hsiaug.datasets.NoFolder'], 'hsiaug.datasets.NoFolder cannot be imported'),
+        (of, ['--data.class_path=hsiaug.datasets.PairFoldr'], "cannot be imported; did you mean 'PairFolder'? hsiaug"),
+        (of, ['--data.class_path=hsiaug.nothing.PairFolder'], 'ModuleNotFoundError: No module named'),
+        (of, ['--data.class_path=its_own_fault.Samples'], 'cannot be imported: ZeroDivisionError: division by zero'),
         (of, ['--data.lable_map={0: 0, 255: 1}'], "does not take 'lable_map'; did you mean 'label_map'? choose from"),
         (of, ['--data.class_path=subprocess.Popen'], 'subprocess.Popen is not a torch.utils.data.Dataset'),
         (of, ['--data.class_path=PairFolder'], "such as torchgeo.datasets.OSCD, found 'PairFolder'"),
@@ -211,11 +214,14 @@ def pooled_oscd(folder: Path) -> list[str]:
 def test_mistakes_are_one_line_and_leave_nothing(
     folder: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     make: Callable[[Path], list[str]],
     options: list[str],
     message: str,
 ) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'its_own_fault.py').write_text('1 / 0')
     run = tmp_path / 'run'
     flips = ['--generator=patch_augment', '--settings={kind: flips}']
     assert message in refused(capsys, 'train', f'--out={run}', *make(folder), *options, *flips)

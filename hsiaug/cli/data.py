@@ -140,13 +140,17 @@ def open_dataset(option: str, given: dict[str, Any]) -> Any:
         raise ValueError(
             f'--{option}.class_path: a class with its module expected, such as torchgeo.datasets.OSCD, found {path!r}'
         )
-    module, _, title = path.rpartition('.')
+    who, (module, _, title) = f'--{option}.class_path: {path}', path.rpartition('.')
     try:
-        cls = getattr(importlib.import_module(module), title)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f'--{option}.class_path: {path} cannot be imported: {error}') from error
+        imported = importlib.import_module(module)
+        cls = getattr(imported, title, None)
+    except Exception as error:  # whatever a user's own module raises
+        raise ValueError(f'{who} cannot be imported: {type(error).__name__}: {error}') from error
+    if cls is None:
+        hint = near(title, dir(imported))
+        raise ValueError(f'{who} cannot be imported; {hint}{module} has no {title}')
     if not (isinstance(cls, type) and issubclass(cls, Dataset)):
-        raise ValueError(f'--{option}.class_path: {path} is not a torch.utils.data.Dataset')
+        raise ValueError(f'{who} is not a torch.utils.data.Dataset')
     parser = ArgumentParser(exit_on_error=False)
     known = [name.split('.')[1] for name in parser.add_class_arguments(cls, option, fail_untyped=False)]
     for name in arguments:

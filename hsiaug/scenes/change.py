@@ -13,7 +13,7 @@ from ..progress import with_progress
 from ..samples import Kind, SampleSpec
 from .labels import UNLABELLED
 from .patches import PatchSplit, PatchSplitter
-from .scene import Scene
+from .scene import Scene, as_array
 from .simulated import SimulatedScene
 from .splits import checked_seed
 from .wavelengths import sentinel2_centres
@@ -70,7 +70,7 @@ class BitemporalScene(Scene):
         """
         cube, labels = _stacked(name, (first, second, change))
         _require_any_change(name, [labels])
-        return cls(name, cube, labels, **_for_both_dates(kwargs, first.shape[2]))
+        return cls(name, cube, labels, **_for_both_dates(kwargs, cube.shape[2] // 2))
 
     @classmethod
     def from_pairs(
@@ -216,7 +216,7 @@ def require_change_values(values: np.ndarray, where: str, ignored: int | None = 
 
 def _stacked(where: str, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     """(H, W, 2 C) cube and (H, W) labels of two dates and their mask."""
-    first, second, change = pair
+    first, second, change = (as_array(array, fill) for array, fill in zip(pair, (np.nan, np.nan, IGNORED), strict=True))
     sizes = ' and '.join('x'.join(map(str, image.shape[:2])) for image in (first, second))
     if first.ndim != 3 or second.ndim != 3 or change.ndim != 2:
         raise ValueError(

@@ -84,30 +84,16 @@ class SceneConfig:
 
     def __call__(self) -> Scene:
         """Open the scene."""
-        if not self.one_class:
-            return self._scene()
-        if self.dates == 2:
-            raise ValueError('scene: one_class is for scenes of one date; of two, give the change mask as labels')
-        return self._scene().as_one_class()
-
-    def _scene(self) -> Scene:
         self._require_used()
-        if self.coarse is not None and self.second is not None:
-            raise ValueError(f'scene: coarse ({self.coarse!r}) is for scenes of one date; leave out second')
         if self.path is not None:
-            if self.second is None:
-                scene = self._in_range(self._open(self.path, self.labels, self.labels_key))
-                if self.coarse is not None:
-                    self._require_one_place(self.path, self.coarse)
-                    scene = replace(scene, coarse=self._open(self.coarse))
-                return scene.checked(self.on_bad_bands)
-            self._require_one_place(self.path, self.second)
-            first = self._in_range(self._open(self.path, self.labels, self.labels_key, unlabelled=IGNORED))
-            return self._with_second(first, self._in_range(self._open(self.second)))
-        if self.benchmark is not None:
-            return self._in_range(open_benchmark_scene(self.benchmark, self.root, self.on_bad_bands, self.ignore))
-        simulated = SimulatedScene(**checked_arguments(SimulatedScene, self.simulated, 'simulated scene'))
-        return simulated if self.dates == 1 else BitemporalScene.from_simulated(simulated)
+            scene = self._of_files(self.path)
+        elif self.benchmark is not None:
+            scene = self._in_range(open_benchmark_scene(self.benchmark, self.root, self.on_bad_bands, self.ignore))
+        else:
+            scene = simulated = SimulatedScene(**checked_arguments(SimulatedScene, self.simulated, 'simulated scene'))
+            if self.dates == 2:
+                scene = BitemporalScene.from_simulated(simulated)
+        return scene.as_one_class() if self.one_class else scene
 
     def _require_used(self) -> None:
         """Refuse settings that would be ignored: two scenes at once, or settings of files without a file."""
@@ -124,9 +110,21 @@ class SceneConfig:
             why = f'no file is named; give that of the {"scene" if self.second is None else "first"} as path'
         if said := [f'{name} ({given[name]!r})' for name in given if name in lost]:
             raise ValueError(f'scene: {", ".join(said)} would be passed over, since {why}')
+        if self.one_class and self.dates == 2:
+            raise ValueError('scene: one_class is for scenes of one date; of two, give the change mask as labels')
+        if self.coarse is not None and self.second is not None:
+            raise ValueError(f'scene: coarse ({self.coarse!r}) is for scenes of one date; leave out second')
 
-    def _require_one_place(self, *paths: str) -> None:
-        require_one_place(*(open_content(existing(path, 'cube'), 'cube', self.bands) for path in paths))
+    def _of_files(self, path: str) -> Scene:
+        if (other := self.second or self.coarse) is not None:
+            require_one_place(*(open_content(existing(file, 'cube'), 'cube', self.bands) for file in (path, other)))
+        unlabelled = UNLABELLED if self.second is None else IGNORED
+        scene = self._in_range(self._open(path, self.labels, self.labels_key, unlabelled))
+        if self.second is not None:
+            scene = self._with_second(scene, self._in_range(self._open(self.second)))
+        elif self.coarse is not None:
+            scene = replace(scene, coarse=self._open(self.coarse))
+        return scene.checked(self.on_bad_bands)
 
     def _in_range(self, scene: Scene) -> Scene:
         """The scene with the bands in ``range_nm``."""
@@ -173,5 +171,4 @@ class SceneConfig:
         masks = [date.measured for date in (first, second) if date.measured is not None and date.shape == first.shape]
         settings['measured'] = np.logical_and.reduce(masks) if masks else None
         settings['bands'] = np.intersect1d(np.asarray(first.bands), np.asarray(second.bands))
-        scene = BitemporalScene.from_dates(first.name, first.cube, second.cube, np.asarray(first.labels), **settings)
-        return scene.checked(self.on_bad_bands)
+        return BitemporalScene.from_dates(first.name, first.cube, second.cube, np.asarray(first.labels), **settings)

@@ -249,7 +249,9 @@ def existing(path: str | os.PathLike[str], what: str) -> Path:
     folder = file if file.is_dir() else file.parent
     if not folder.is_dir():
         raise FileNotFoundError(f'{what} file {file} does not exist, nor does the folder {folder}')
-    held = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.'))
+    held = sorted(p.name for p in folder.iterdir() if p.exists() and not p.name.startswith('.'))
     if file.is_dir():
         raise FileNotFoundError(f'{what} file {file} is a folder; name one of its files: {held[:8]}')
+    if file.is_symlink():
+        raise FileNotFoundError(f'{what} file {file} is a link to {file.readlink()}, which does not exist')
     raise FileNotFoundError(f'{what} file {file} does not exist; {near(file.name, held)}in {folder}: {held[:8]}')

@@ -71,7 +71,13 @@ def _facts_of_variables(content: Content) -> Facts:
             unit = str(beside[0].read().reshape(-1)[0])
         facts.wavelengths = to_nanometres(values, unit)
         break
-    facts.scale = _scalar(content, 'scale', 1.0) or 1.0
+    if factor := _scalar(content, 'scale', None):
+        facts.scale, facts.offset = factor, _scalar(content, 'offset', 0.0)
+    elif (many := content.variables.get('scale')) is not None and many.numeric and np.prod(many.shape) > 1:
+        facts.notices.append(
+            f'{content.file}: its scale is an array of shape {many.shape}, which is not applied; make a Scene with it '
+            'if it is that of the bands'
+        )
     facts.nodata = _scalar(content, 'nodata', None)
     good = content.variables.get('bbl')
     if good is not None and good.numeric and sum(side > 1 for side in good.shape) == 1:

@@ -73,17 +73,19 @@ def clean_labels(
     if ignore is not None and len(ignore) == 0:
         nodata = None
     absent = without_class(values, nodata, ignore or (), where)
-    others = np.unique(values[~absent])
-    others = others[others > UNLABELLED]
+    present = values[~absent]
+    highest = present.max(initial=UNLABELLED)
     hidden = 0 if nodata is None or not nodata > 0 else int((values == nodata).sum())
-    if hidden and (nodata in named or (others >= nodata).any()):
+    if hidden and (nodata in named or highest >= nodata):
         warnings.warn(
             f'{where}: {nodata:g} looks like a class, but is the nodata value of the file, so its {hidden} pixels '
             'count as unlabelled; if it is a class, give ignore=[], or the values that are to be ignored in a file '
             'without nodata',
             stacklevel=4,
         )
-    for value in _USUAL_IGNORED if ignore is None and fill == UNLABELLED else ():
+    unclear = ignore is None and fill == UNLABELLED and highest >= min(_USUAL_IGNORED)
+    others = np.unique(present[present > UNLABELLED]) if unclear else present[:0]
+    for value in _USUAL_IGNORED:
         if value in others and value not in named and len(others) > 1 and value - 1 not in others:
             raise ValueError(
                 f'{where}: {value} may be a class, or mark pixels without one, besides '

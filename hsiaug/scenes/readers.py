@@ -308,9 +308,10 @@ def _read_groups(content: Content, key: str, cube: np.ndarray) -> np.ndarray:
 
 def _usual_labels(content: Content, cube: Variable) -> str | None:
     """Name of the label variable in the file of the cube; None, with a warning of candidates, if there is none."""
-    pixels = {cube.shape} if cube.ndim == 2 else {cube.shape[:-1], (*cube.shape[:-3], *cube.shape[-2:])}
-    if cube.ndim == 2:
-        pixels |= {cube.shape[:1], (cube.shape[0], 1), (1, cube.shape[0])}
+    sides = cube.shape
+    pixels = {sides, sides[:1], (*sides[:1], 1), (1, *sides[:1])}  # of a band, or of spectra
+    if cube.ndim > 2:  # whichever of the last three axes holds the bands
+        pixels = {(*sides[:axis], *sides[axis + 1 :]) for axis in range(cube.ndim - 3, cube.ndim)}
 
     def one_each(variable: Variable) -> bool:
         shape = variable.shape
@@ -330,12 +331,8 @@ def _usual_labels(content: Content, cube: Variable) -> str | None:
         if sure or (fits and kind in NUMERIC + 'US'):
             return name
     group = next(name for name, v in content.variables.items() if v is cube).rpartition('/')[0]
-    left = [
-        name
-        for name, v in others.items()
-        if v.dtype.kind in NUMERIC and name.rpartition('/')[0] == group and (v.ndim > 1 or cube.ndim == 2)
-        if (v.ndim > 1 and one_each(v)) or name in named
-    ]
+    near = {n: v for n, v in others.items() if v.dtype.kind in NUMERIC and n.rpartition('/')[0] == group}
+    left = [n for n, v in near.items() if v.ndim >= min(2, cube.ndim - 1) and (one_each(v) or n in named)]
     if left:
         found = ', '.join(f'{name} {others[name].shape}' for name in left)
         warnings.warn(

@@ -77,7 +77,7 @@ class Scene:
     coarse: Scene | None = None
 
     def __post_init__(self) -> None:
-        self.cube = _as_array(self.cube, np.nan)
+        self.cube = as_array(self.cube, np.nan)
         if self.cube.dtype.kind not in 'biuf':
             raise ValueError(f'Scene {self.name!r}: cube must hold real numbers, found dtype {self.cube.dtype}')
         if self.cube.ndim != 3:
@@ -86,7 +86,7 @@ class Scene:
         for what in ('labels', 'groups', 'measured'):
             if (array := getattr(self, what)) is None:
                 continue
-            array = _as_array(array, UNLABELLED)
+            array = as_array(array, UNLABELLED)
             if array.shape != self.cube.shape[:2]:
                 hint = ' (transposed?)' if array.shape == self.cube.shape[1::-1] else ''
                 raise ValueError(
@@ -162,7 +162,7 @@ class Scene:
 
         By default, each tile is a group; tiles that overlap or show the same place should share one.
         """
-        tiles, labels = _as_array(tiles, np.nan), None if labels is None else _as_array(labels, UNLABELLED)
+        tiles, labels = as_array(tiles, np.nan), None if labels is None else as_array(labels, UNLABELLED)
         if tiles.ndim != 4:
             raise ValueError(f'Scene {name!r}: tiles must be (T, h, w, bands), found shape {tiles.shape}')
         count, height, width, channels = tiles.shape
@@ -189,7 +189,7 @@ class Scene:
         **kwargs: Any,
     ) -> Scene:
         """A spectral library: ``spectra`` (N, C), ``labels`` (N,), ``groups`` (N,), as a scene of N x 1 pixels."""
-        spectra = _as_array(spectra, np.nan)
+        spectra = as_array(spectra, np.nan)
         if spectra.ndim != 2:
             raise ValueError(f'Scene {name!r}: spectra must be (N, bands), found shape {spectra.shape}')
         column: dict[str, Any] = {
@@ -381,11 +381,11 @@ class Scene:
         )
 
 
-def _as_array(values: Any, masked: float) -> np.ndarray:
+def as_array(values: Any, masked: float) -> np.ndarray:
     """A NumPy array as it is, memory maps included; masked values are filled with a value of their own."""
     if not np.ma.isMaskedArray(values):
         return values if isinstance(values, np.ndarray) else np.asarray(values)
-    wide = np.result_type(values.dtype, np.float32) if np.isnan(masked) else values.dtype
+    wide = np.result_type(values.dtype, np.float32 if np.isnan(masked) else np.min_scalar_type(masked))
     return np.ma.filled(values.astype(wide), masked)
 
 

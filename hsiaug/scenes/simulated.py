@@ -141,8 +141,9 @@ class SimulatedScene(Scene):
         noise: float = 0.0025,
         change: float = 0.05,
     ) -> None:
+        wavelengths = DEFAULT_WAVELENGTHS if wavelengths is None else np.asarray(wavelengths)
         check_arguments(SimulatedScene, locals(), _RANGES)
-        w = DEFAULT_WAVELENGTHS if wavelengths is None else np.asarray(wavelengths, dtype=np.float64)
+        w = wavelengths.astype(np.float64)
         if w.ndim != 1 or not w.size or not (np.isfinite(w) & (w >= 300) & (w <= 3000)).all():
             raise ValueError(
                 'SimulatedScene: wavelengths must be a list of band centres from 300 to 3000 nm, found shape '

@@ -295,3 +295,22 @@ def test_simulated_changes_show_other_land_of_their_block(real_data: Path, name:
     kept = changed & ~changed[rows][:, columns]  # the land that is shown is still in its place
     assert kept.any()
     assert np.array_equal(second[kept], there[kept])
+
+
+@pytest.mark.parametrize('make', [np.asarray, np.ndarray.tolist, torch.as_tensor])
+def test_dates_are_anything_like_an_array(make: Any) -> None:
+    first, second, mask = pair(dtype=np.int32)
+    scene = BitemporalScene.from_dates('place', *map(make, (first, second, mask)))
+    assert np.array_equal(scene.cube, np.concatenate([first, second], axis=2))
+    assert np.array_equal(scene.labels, np.where(mask == 255, 0, mask + 1))
+
+
+def test_masked_values_of_dates_are_not_measured() -> None:
+    first, second, mask = pair()
+    hidden = np.zeros(first.shape, dtype=bool)
+    hidden[3, :7, 1] = True
+    for change in (mask, mask == 1):
+        masked = np.ma.masked_array(first, hidden), second, np.ma.masked_array(change, mask != 1)
+        for scene in (BitemporalScene.from_dates('x', *masked), BitemporalScene.from_pairs('x', [masked])):
+            assert np.array_equal(scene.valid, ~hidden.any(axis=2).reshape(-1))
+            assert np.array_equal(scene.labels, np.where(mask == 1, CHANGED, 0))

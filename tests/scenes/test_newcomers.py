@@ -177,6 +177,9 @@ def test_files_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         open_scene(tmp_path / 'PaviaU.npy', tmp_path)
     with pytest.raises(FileNotFoundError, match='nor does the folder'):
         open_scene(tmp_path / 'other' / 'x.npy')
+    (tmp_path / 'dead.npy').symlink_to('gone.npy')
+    with pytest.raises(FileNotFoundError, match=r'dead.npy is a link to gone.npy, which does not exist'):
+        open_scene(tmp_path / 'dead.npy')
     monkeypatch.setenv('HOME', str(tmp_path))
     assert open_scene('~/PaviaU.npy').cube.shape == CUBE.shape
 

@@ -142,6 +142,15 @@ def test_library_has_its_own_scale_but_not_a_column_of_that_name(tmp_path: Path)
         assert np.array_equal(scene.spectra(np.arange(4)), (spectra * factor).astype(np.float32))
 
 
+def test_scale_of_a_file_comes_with_its_offset(tmp_path: Path) -> None:
+    np.savez(tmp_path / 'x.npz', cube=CUBE, gt=GT, scale=0.5, offset=-3)
+    assert open_scene(tmp_path / 'x.npz').spectra(np.arange(30)) == pytest.approx(CUBE.reshape(-1, 4) * 0.5 - 3)
+    np.savez(tmp_path / 'x.npz', cube=CUBE, gt=GT, scale=[1, 2, 3, 4], offset=[0, 30])  # it may be anything
+    with pytest.warns(UserWarning, match=r'its scale is an array of shape \(4,\), which is not applied'):
+        scene = open_scene(tmp_path / 'x.npz')
+    assert (scene.scale, scene.offset) == (1, 0)
+
+
 def test_library(tmp_path: Path) -> None:
     file = tmp_path / 'library.npz'
     np.savez(

@@ -80,6 +80,7 @@ def test_mistakes_are_named() -> None:
         SimulatedScene(wavelengths=np.linspace(0.4, 2.5, 10))
     with pytest.raises(ValueError, match='SimulatedScene: classes must be in'):
         SimulatedScene(classes=12)
+    assert SimulatedScene(8, 8, wavelengths=range(400, 900, 100)).num_bands == 5
     with pytest.raises(ValueError, match='SimulatedScene: height must be at least 4'):
         SimulatedScene(height=3)
     with pytest.raises(ValueError, match='SimulatedScene: width must be a whole number'):
