@@ -59,7 +59,9 @@ def look_through(dataset: Any, rows: np.ndarray | None = None, above: tuple[int,
         return Layer(dataset, rows)
     above = (*above, id(dataset))
     if isinstance(dataset, Subset):
-        chosen = np.asarray(dataset.indices, dtype=np.int64)
+        if (chosen := np.asarray(dataset.indices)).dtype == bool:  # which torch takes for rows 0 and 1
+            raise ValueError('Subset: row numbers are expected as indices, found a mask; give numpy.flatnonzero(mask)')
+        chosen = chosen.astype(np.int64)
         return Layer(dataset, rows, (look_through(dataset.dataset, chosen if rows is None else chosen[rows], above),))
     if isinstance(dataset, ConcatDataset):
         if rows is None:
