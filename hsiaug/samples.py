@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import reduce
 from itertools import combinations
@@ -164,9 +164,10 @@ class SampleSpec:
 
 
 def as_classes(names: Sequence[str], where: str) -> tuple[str, ...]:
-    """Class names as a tuple; one text by itself would be a class for each letter."""
-    if isinstance(names, str):
-        raise ValueError(f'{where}: classes must be a list of names, found {names!r}; give [{names!r}]')
+    """Class names as a tuple; one text by itself would be a class for each letter, and only a list has an order."""
+    if isinstance(names, str | Set | Mapping) or not isinstance(names, Iterable):
+        hint = f'[{names!r}]' if isinstance(names, str) else 'the names in the order of their labels'
+        raise ValueError(f'{where}: classes must be a list of names, found {names!r}; give {hint}')
     return tuple(names)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
@@ -17,6 +18,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from ..samples import Sample, SampleSpec
+from .contract.batches import as_tensor, is_array
 
 REAL, SYNTHETIC = '#0072B2', '#D55E00'
 _COMPOSITES = ((650.0, 550.0, 470.0), (860.0, 650.0, 550.0))  # natural colour; colour infrared, vegetation in red
@@ -148,32 +150,35 @@ def plot_sample(sample: Sample, spec: SampleSpec, show_titles: bool = True, supt
     Returns:
         a matplotlib figure without a window.
     """
-    image, named = sample['image'], [key for key in ('label', 'prediction') if key in sample]
-    title = ', predicted '.join(_called(int(sample[key]), spec) for key in named) if 'label' in sample else ''
+    batch = {key: as_tensor(value)[None] for key, value in sample.items() if is_array(value)}
+    images = _images('plot_sample:', batch, spec)
+    targets = {key: _labels('plot_sample:', batch, key, images, spec) for key in (spec.target_key, 'prediction')}
+    found = {key: target[0] for key, target in targets.items() if target is not None}
+    title = ', predicted '.join(_called(int(label), spec) for label in found.values()) if 'label' in found else ''
     if spec.kind == 'spectrum':
         figure, bands = Figure(figsize=(6, 3), layout='constrained'), BandAxis(spec)
         axes = figure.subplots()
-        axes.plot(bands.broken(bands.x), bands.broken(image.cpu().numpy()), lw=1)
+        axes.plot(bands.broken(bands.x), bands.broken(images[0, 0].numpy()), lw=1)
         bands.label(axes)
         axes.set_ylabel(spec.unit or 'value')
-        axes.set_title(title if show_titles else '')
-        figure.suptitle(suptitle or '')
+        axes.set_title(title if show_titles else '', parse_math=False)
+        figure.suptitle(suptitle or '', parse_math=False)
         return figure
-    limits = stretch_limits(image, spec.wavelengths)
-    dates = {f'date {k}': date for k, date in enumerate(image, 1)} if spec.dates > 1 else {title or 'image': image}
-    pictures = {name: false_colour(date, spec.wavelengths, limits) for name, date in dates.items()}
-    keys = ('mask', 'prediction') if spec.target_key == 'mask' else ()
-    masks = {key: sample[key].reshape(image.shape[-2:]) for key in keys if key in sample}
-    pictures |= {name: mask_colour(mask, spec) for name, mask in masks.items()}
+    limits = stretch_limits(images, spec.wavelengths)
+    names = [f'date {k + 1}' if spec.dates > 1 else title or 'image' for k in range(spec.dates)]
+    masks = found if spec.target_key == 'mask' else {}
+    pictures = [false_colour(date, spec.wavelengths, limits) for date in images[0]]
+    pictures += [mask_colour(mask, spec) for mask in masks.values()]
     figure = Figure(figsize=(2.6 * len(pictures) + (1.6 if masks else 0.4), 3), layout='constrained')
     panel: Any = figure.subfigures()
-    for axes, (name, picture) in zip(panel.subplots(1, len(pictures), squeeze=False)[0], pictures.items(), strict=True):
+    grid = panel.subplots(1, len(pictures), squeeze=False)[0]
+    for axes, name, picture in zip(grid, [*names, *masks], pictures, strict=True):
         axes.imshow(picture, interpolation='nearest')
         axes.set_axis_off()
-        axes.set_title(name if show_titles else '')
+        axes.set_title(name if show_titles else '', parse_math=False)
     if masks:
         _mask_legend(panel, list(masks.values()), spec)
-    figure.suptitle(suptitle or '')
+    figure.suptitle(suptitle or '', parse_math=False)
     return figure
 
 
@@ -205,7 +210,10 @@ def preview_grid(
     if count < 1:
         raise ValueError(f'preview_grid: count must be at least 1, found {count}')
     batches = {'synthetic': synthetic} if real is None else {'real': real, 'synthetic': synthetic}
-    sides = {name: _checked(name, batch, spec) for name, batch in batches.items()}
+    sides = {}
+    for name, batch in batches.items():
+        images = _images(who := f'preview_grid: {name}', batch, spec)
+        sides[name] = images, _labels(who, batch, spec.target_key, images, spec)
     curves = [curve for name, side in sides.items() for curve in _curves(name, *side)]
     classes = _frequent(curves, spec, count)
     panel_rows = -(-len(classes) // min(_COLUMNS, len(classes)))
@@ -226,22 +234,26 @@ def preview_grid(
     return figure
 
 
-def _checked(name: str, batch: Batch, spec: SampleSpec) -> tuple[Tensor, Tensor | None]:
-    """Images (n, dates, C, ...) float32, and labels (n,) or masks (n, H, W)."""
-    image, target = batch.get('image'), batch.get(spec.target_key)
-    if image is None or len(image) == 0 or tuple(image.shape[1:]) != spec.image_shape:
-        found = f'the keys {sorted(batch)}' if image is None else tuple(image.shape)
+def _images(who: str, batch: Mapping[str, Any], spec: SampleSpec) -> Tensor:
+    """Images (n, dates, C, ...) float32 of a batch, of any size."""
+    image = as_tensor(batch['image']) if 'image' in batch else torch.empty(0)
+    expected = spec.image_shape[:-2] + tuple(image.shape[-2:]) if spec.size else spec.image_shape
+    if len(image) == 0 or tuple(image.shape[1:]) != expected:
+        found = tuple(image.shape) if 'image' in batch else f'the keys {sorted(batch)}'
         raise ValueError(
-            f'preview_grid: {name} samples of kind {spec.kind!r} need a non-empty image {("n", *spec.image_shape)}, '
-            f'found {found}'
+            f'{who} samples of kind {spec.kind!r} need a non-empty image {("n", *spec.image_shape)}, found {found}'
         )
-    images = image.detach().cpu().float().reshape(len(image), spec.dates, spec.bands, *(spec.size or ()))
-    if target is None:
-        return images, None
-    wanted = (len(image), *spec.target_shape[-2:])
-    if tuple(target.shape) not in (wanted, (len(image), 1, *wanted[1:])):
-        raise ValueError(f'preview_grid: {name} {spec.target_key} must be {wanted}, found {tuple(target.shape)}')
-    return images, target.cpu().long().reshape(wanted)
+    return image.detach().cpu().float().reshape(len(image), spec.dates, *image.shape[2 if spec.dates > 1 else 1 :])
+
+
+def _labels(who: str, batch: Mapping[str, Any], key: str, images: Tensor, spec: SampleSpec) -> Tensor | None:
+    """Labels (n,) or masks (n, H, W) of a batch, if it has them."""
+    if key not in batch:
+        return None
+    target, wanted = as_tensor(batch[key]), (len(images), *(images.shape[-2:] if spec.target_key == 'mask' else ()))
+    if tuple(target.shape) not in (wanted, (len(images), 1, *wanted[1:])):
+        raise ValueError(f'{who} {key} must be {wanted}, found {tuple(target.shape)}')
+    return target.cpu().long().reshape(wanted)
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------

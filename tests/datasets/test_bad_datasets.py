@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 import hsiaug
 from hsiaug import Generator, MixedDataset, adapt, fit
 from hsiaug.cli import main
-from hsiaug.datasets import require_unseen_samples
+from hsiaug.datasets import SceneDataset, require_unseen_samples
 from hsiaug.samples import SampleSpec
 
 AT = 7
@@ -191,3 +191,68 @@ def test_two_dates_by_name_are_said_to_need_adapting() -> None:
     pair = {'image1': torch.zeros(4, 8, 8), 'image2': torch.zeros(4, 8, 8), 'mask': torch.zeros(8, 8).long()}
     with pytest.raises(TypeError, match=r'hsiaug\.adapt\(dataset\) makes one image of two dates'):
         MixedDataset([pair] * 4, adapt([pair] * 4))  # type: ignore[arg-type]
+
+
+class Holding(Dataset[dict[str, Any]]):
+    """Six samples that hold what they are given."""
+
+    classes = ('grass', 'tree')
+
+    def __init__(self, transforms: Any = None, **values: Any) -> None:
+        self.values, self.transforms = values, transforms
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = {'image': torch.rand(4, 8, 8), 'label': index % 2} | self.values
+        return {key: value for key, value in sample.items() if value is not ...}
+
+
+IMAGE = r'an image \(C,\), \(C, H, W\) or, of two dates, \(2, C, H, W\) is expected, found '
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'label': 'tree'}, r"numbers are expected as its label, found str 'tree'; give its number, counted from 0"),
+        ({'label': None}, 'numbers are expected as its label, found NoneType None'),
+        ({'image': [[1.0, 2.0], [3.0]]}, r'numbers are expected as its image, found list \[\[1.0, 2.0\], \[3.0\]\]'),
+        ({'image1': [1.0], 'image2': 'b.tif', 'image': ...}, "numbers are expected as its image2, found str 'b.tif'"),
+        ({'image': torch.rand(8, 8)}, IMAGE + r'\(8, 8\)'),
+        ({'image': torch.rand(3, 4, 8, 8), 'label': ..., 'mask': torch.ones(8, 8)}, IMAGE + r'\(3, 4, 8, 8\)'),
+        ({'image': torch.rand(8, 8, 4), 'label': ..., 'mask': torch.ones(8, 8)}, 'sides must agree, and bands come f'),
+    ],
+)
+def test_values_that_are_no_numbers_or_no_image_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f'Holding: sample 0: .*{message}'):
+        adapt(Holding(**values))
+
+
+@pytest.mark.parametrize('classes', [{'tree': 1, 'grass': 0}, {'grass', 'tree'}, 2])
+def test_names_without_an_order_are_no_list_of_classes(classes: Any) -> None:
+    with pytest.raises(ValueError, match=r'Holding: classes must be a list of names, .* in the order of their labels'):
+        adapt(Holding(), classes=classes)
+
+
+def test_names_of_bands_are_no_wavelengths() -> None:
+    names = ['B02', 'B03', 'B04', 'B08']
+    assert adapt(Holding(wavelength=names)).spec.wavelengths is None
+    bands = Holding()
+    bands.wavelengths = names  # type: ignore[attr-defined]
+    assert adapt(bands).spec.wavelengths is None
+    with pytest.raises(ValueError, match="Holding: unknown kind 'seg'; choose from"):
+        adapt(bands, kind='seg')  # type: ignore[arg-type]
+
+
+def test_fewer_bands_by_transforms_have_no_wavelengths() -> None:
+    spec = SampleSpec('scene', 4, ('grass', 'tree'), (450.0, 550.0, 650.0, 850.0), size=(8, 8))
+    held = SceneDataset(torch.rand(3, 4, 8, 8), torch.tensor([0, 1, 1]), spec)
+    assert adapt(held).spec == spec
+    held.transforms = lambda sample: {**sample, 'image': sample['image'][:3]}
+    assert (adapt(held).spec.bands, adapt(held).spec.wavelengths) == (3, None)
+
+
+def test_a_mask_is_no_list_of_rows() -> None:
+    with pytest.raises(ValueError, match='Subset: row numbers are expected as indices, found a mask'):
+        adapt(Subset(Faulty(), torch.arange(12) > 5))  # type: ignore[arg-type]

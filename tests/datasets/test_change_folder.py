@@ -224,7 +224,7 @@ def test_a_folder_per_date(tmp_path: Path) -> None:
         ChangeFolder(**given)
     assert set(ChangeFolder(tmp_path, split='train', dates=('A', 'B'), labelled=False)[1]) == {'image'}
     (tmp_path / 'train' / 'OUT').rename(tmp_path / 'OUT')
-    with pytest.raises(DatasetNotFoundError, match=r"train has no mask, neither OUT; it holds \['A', 'B', 'list'\]"):
+    with pytest.raises(DatasetNotFoundError, match=r"train has no mask, called OUT; it holds \['A', 'B', 'list'\]"):
         ChangeFolder(**given, dates=('A', 'B'))
 
 
@@ -305,7 +305,7 @@ def nothing(root: Path) -> None:
 @pytest.mark.parametrize(
     ('spoil', 'options', 'message'),
     [
-        (no_mask, {}, r'bern has no mask, neither mask nor .*; it holds .*2019.tif.*; name it with mask=, or give lab'),
+        (no_mask, {}, r'bern has no mask, called mask or .*; it holds .*2019.tif.*; name it with mask=, or give lab'),
         (empty_mask_folder, {}, r'cm has no mask, no file; it holds \[\]'),
         (folders_by_date, {}, r"two folders of images, .* found \['ayr', 'bern', 'cork'\] among .*'label'"),
         (third_date, {}, r"the dates of .*cork are not two: expected two images, .* found \['2019.tif', '2020"),
@@ -325,7 +325,7 @@ def nothing(root: Path) -> None:
         (nothing, {'split': 'val'}, r"no split 'val': neither a list .*val.txt, nor folders of that name"),
         (nothing, {'cities': ('ayr', 'oslo')}, r"no folders \['oslo'\] in .*, which hold \['ayr', 'bern', 'cork'\]"),
         (nothing, {'masks': 'nowhere'}, 'no folder nowhere; it should hold a folder per place'),
-        (nothing, {'label_map': {0: 2}}, r'label_map must map to 0..1'),
+        (nothing, {'label_map': {0: 2}}, r'label_map must map numbers to 0..1'),
     ],
 )  # fmt: skip
 def test_what_is_wrong_names_the_place(

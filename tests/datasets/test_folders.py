@@ -152,7 +152,7 @@ def test_label_map_and_ignored_values(tmp_path: Path) -> None:
     assert np.array_equal(plain[3]['mask'].numpy(), np.array([IGNORE, 1, 2])[MASKS['d']])
     with pytest.raises(ValueError, match=r'd.tif holds \[2\], expected \[0, 1\]; map such values .* in ignore'):
         PairFolder(tmp_path, CLASSES[:2])[3]
-    with pytest.raises(ValueError, match=r'label_map must map to 0..1, the classes, found \{2: 2\}'):
+    with pytest.raises(ValueError, match=r'label_map must map numbers to 0..1, the classes, found \{2: 2\}'):
         PairFolder(tmp_path, ('land', 'water'), label_map={0: 1, 2: 2})
     with pytest.raises(ValueError, match=r'label_map and ignore both name \[1\]'):
         PairFolder(tmp_path, CLASSES, label_map={1: 1}, ignore=[1])
@@ -173,6 +173,25 @@ def test_splits_by_list_or_folder(tmp_path: Path) -> None:
     (tmp_path / 'listed' / 'val.txt').write_text('z\n')
     with pytest.raises(ValueError, match=r"'z' of the split 'val' has no file of that stem in .*img and .*label"):
         PairFolder(tmp_path / 'listed', CLASSES, split='val')
+
+
+def test_lists_as_editors_and_other_tools_write_them(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / 'list').mkdir()
+    (tmp_path / 'list' / 'train.txt').write_bytes(b'c\r\na.tif\r\nc\r\n')
+    folder = PairFolder(tmp_path, CLASSES, split='train')
+    assert [image.stem for image, _ in folder.pairs] == ['c', 'a', 'c']
+    with pytest.raises(TypeError, match='PairFolder: whole numbers are expected as indices'):
+        folder[0:2]  # type: ignore[index]
+    (tmp_path / 'val.txt').write_text('c', encoding='utf-16')
+    with pytest.raises(ValueError, match=r'val.txt is not a text in UTF-8'):
+        PairFolder(tmp_path, CLASSES, split='val')
+    for file in (tmp_path / 'label').iterdir():
+        file.rename(file.with_suffix('.jpg'))
+    with pytest.raises(ValueError, match=r"label, which holds \['a.jpg', .* masks not as JPEG"):
+        PairFolder(tmp_path, CLASSES)
+    with pytest.raises(DatasetNotFoundError, match=r"has no images, .* it holds \['train'\]; name .* or give split="):
+        PairFolder(write(tmp_path / 'a' / 'train').parent, CLASSES)
 
 
 def test_missing_partners_and_folders_are_named(tmp_path: Path) -> None:
@@ -201,7 +220,7 @@ def test_missing_partners_and_folders_are_named(tmp_path: Path) -> None:
         PairFolder(tmp_path / 'absent', CLASSES)
     (tmp_path / 'label' / 'empty').mkdir()
     (tmp_path / 'images' / 'empty').mkdir()
-    with pytest.raises(ValueError, match='no files with'):
+    with pytest.raises(ValueError, match=r'no image files in .*empty, which holds \[\], or none'):
         PairFolder(tmp_path, CLASSES, split='empty', images='images')
 
 

@@ -1,5 +1,6 @@
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hsiaug.datasets.preview import (
     class_colour,
     false_colour,
     mask_colour,
+    plot_sample,
     preview_grid,
     rgb_bands,
     stretch_limits,
@@ -277,3 +279,39 @@ def test_batches_that_do_not_fit_are_named() -> None:
             preview_grid(real, synthetic, spec)
     with pytest.raises(ValueError, match='count must be at least 1, found 0'):
         preview_grid(None, good, spec, count=0)
+
+
+# --- one sample -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('kind', ['spectrum', 'scene', 'segmentation', 'change'])
+@pytest.mark.parametrize('form', [Tensor.numpy, Tensor.bfloat16, Tensor.requires_grad_])
+def test_one_sample_is_drawn_whatever_holds_its_values(kind: Kind, form: Callable[[Tensor], Any]) -> None:
+    spec = spec_of(kind, **({'ignore_index': 255} if kind in ('segmentation', 'change') else {}))
+    sample: dict[str, Any] = {key: value[0] for key, value in batch_of(kind, 1).items()}
+    sample['prediction'] = sample[spec.target_key] + 0.0
+    expected = drawn(plot_sample(sample, spec))
+    close = {**sample, 'image': form(sample['image'].clone()), spec.target_key: sample[spec.target_key].numpy()}
+    figure = plot_sample(close, spec)
+    assert drawn(figure) == expected or form is Tensor.bfloat16
+    if kind in ('spectrum', 'scene'):
+        assert figure.axes[0].get_title() == 'grass, predicted grass'
+
+
+def test_one_sample_of_another_size_a_name_with_dollars_and_a_label_that_is_no_class() -> None:
+    wide = torch.rand(5, 4, 9)
+    (picture,) = pictures(plot_sample({'image': wide, 'label': 255}, spec_of('scene')))
+    assert picture.shape == (4, 9, 3)
+    named = plot_sample({'image': wide, 'label': 255}, spec_of('scene'))
+    assert named.axes[0].get_title() == 'label 255'
+    broken = spec_of('scene', classes=('$_^$', 'tree'))
+    assert drawn(plot_sample({'image': wide, 'label': 0}, broken, suptitle='$_^$'))
+    for sample, message in (
+        (
+            {'image': torch.rand(2, 4, 9), 'label': 0},
+            r"plot_sample: samples of kind 'scene' need .* found \(1, 2, 4, 9\)",
+        ),
+        ({'image': wide, 'label': 0, 'prediction': torch.rand(3)}, r'prediction must be \(1,\), found \(1, 3\)'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plot_sample(sample, spec_of('scene'))

@@ -212,5 +212,5 @@ def test_one_text_is_no_list_of_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('label_map', [{'1': 0, '2': 1}, {1: 'a', 2: 'b'}])
 def test_masks_hold_numbers(tmp_path: Path, label_map: dict[Any, Any]) -> None:
-    with pytest.raises(ValueError, match='label_map must map to 0'):
+    with pytest.raises(ValueError, match='label_map must map numbers to 0'):
         PairFolder(tmp_path, ['a', 'b'], label_map=label_map)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...samples import WAVELENGTH_TOLERANCE_NM, Kind, Sample, SampleSpec, target_of
 from ...scenes.change import require_change_values
 from ...scenes.wavelengths import to_nanometres
-from .batches import as_tensor, kind_of, require_sample
+from .batches import as_tensor, is_array, kind_of, require_sample
 
 
 def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: bool = True) -> Sample:
@@ -27,21 +27,24 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
         ValueError: if its target is missing, or its layout is not one of the contract.
     """
     if isinstance(sample, Mapping) and 'image' not in sample and {'image1', 'image2'} <= set(sample):
-        pair = [as_tensor(sample[key]) for key in ('image1', 'image2')]
+        pair = [_numbers(sample, key, where) for key in ('image1', 'image2')]
         if pair[0].shape != pair[1].shape:
             both = ' and '.join(str(tuple(date.shape)) for date in pair)
             raise ValueError(f'{where}: its two dates must have the same shape and dtype, found {both}')
         sample = {**sample, 'image': torch.stack(pair)}
     if isinstance(sample, Mapping):  # Hugging Face returns lists
-        sample = {key: np.array(value) if isinstance(value, list) else value for key, value in sample.items()}
+        lists = {key: _numbers(sample, key, where) for key in ('image', 'mask') if isinstance(sample.get(key), list)}
+        sample = {**sample, **lists}
     require_sample(sample, where)
     image = as_tensor(sample['image'])
     if image.is_complex():
         raise ValueError(f'{where}: real numbers are expected in its image, found {image.dtype}')
+    if image.ndim not in (1, 3, 4) or (image.ndim == 4 and len(image) != 2):
+        raise ValueError(
+            f'{where}: an image (C,), (C, H, W) or, of two dates, (2, C, H, W) is expected, found {tuple(image.shape)}'
+        )
     found: Sample = {'image': image.to(torch.float32)}
     if not labelled:
-        if image.ndim not in (1, 3, 4) or (image.ndim == 4 and len(image) != 2):
-            raise ValueError(f'{where}: (C,), (C, H, W) or (2, C, H, W) expected, found {tuple(image.shape)}')
         return found
     key = target_of(kind) if kind is not None else next((k for k in ('label', 'mask') if k in sample), None)
     if key is None or key not in sample:
@@ -49,7 +52,7 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
         raise ValueError(
             f'{where} has {wanted}, only {sorted(map(str, sample))}; give samples without one as unlabelled='
         )
-    target = as_tensor(sample[key])
+    target = _numbers(sample, key, where)
     if target.is_floating_point() and not torch.equal(target, target.round()):
         found_too = 'NaN; give such pixels the ignore index' if target.isnan().any() else 'fractions'
         raise ValueError(f'{where}: whole numbers are expected in its {key}, found {target.dtype} with {found_too}')
@@ -68,9 +71,34 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
         )
     if key == 'mask' and found['mask'].shape[-2:] != image.shape[-2:]:
         raise ValueError(
-            f'{where}: its mask has {tuple(target.shape)}, its image {tuple(image.shape)}; sides must agree'
+            f'{where}: its mask has {tuple(target.shape)}, its image {tuple(image.shape)}; sides must agree, and '
+            'bands come first'
         )
     return found
+
+
+def _numbers(sample: Mapping[str, Any], key: str, where: str) -> Tensor:
+    """The tensor of a number, an array or a list of them."""
+    value = sample[key]
+    try:
+        array = np.array(value) if isinstance(value, list) else value
+    except ValueError:  # of lists of several lengths
+        array = None
+    if not is_array(array):
+        hint = '; give its number, counted from 0 in classes' if key == 'label' else ''
+        raise ValueError(
+            f'{where}: numbers are expected as its {key}, found {type(value).__name__} {value!r:.60}{hint}'
+        )
+    return as_tensor(array)
+
+
+def as_centres(value: Any) -> tuple[float, ...] | None:
+    """Band centres in nm; None of what is something else, such as names of bands."""
+    try:
+        centres = to_nanometres(np.asarray(value, dtype=np.float64))
+    except (TypeError, ValueError):
+        return None
+    return None if centres is None else tuple(centres.tolist())
 
 
 def wavelengths_of(sample: Mapping[str, Any], where: str) -> tuple[float, ...] | None:
@@ -79,16 +107,12 @@ def wavelengths_of(sample: Mapping[str, Any], where: str) -> tuple[float, ...] |
     Raises:
         ValueError: if its two dates have different ones.
     """
-    found = next((sample[key] for key in ('wavelength', 'wavelengths') if key in sample), None)
-    if found is None:
-        return None
-    values = np.asarray(found, dtype=np.float64)
+    values = np.asarray(next((sample[key] for key in ('wavelength', 'wavelengths') if key in sample), None))
     if values.ndim > 1:
         if not (values == values[:1]).all():
             raise ValueError(f'{where}: its two dates have different wavelengths; bring both to the same bands')
         values = values[0]
-    centres = to_nanometres(values)
-    return None if centres is None else tuple(centres.tolist())
+    return as_centres(values)
 
 
 def require_same_wavelengths(first: tuple[float, ...], other: tuple[float, ...], where: str) -> None:

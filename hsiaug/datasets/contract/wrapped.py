@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, StackDataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 from torchgeo.datasets import GeoDataset, UnionDataset
 
 from ...samples import Provenance, SampleSpec, SpecMismatchError, class_counts, require_compatible, target_of
@@ -59,7 +59,9 @@ def look_through(dataset: Any, rows: np.ndarray | None = None, above: tuple[int,
         return Layer(dataset, rows)
     above = (*above, id(dataset))
     if isinstance(dataset, Subset):
-        chosen = np.asarray(dataset.indices, dtype=np.int64)
+        if (chosen := np.asarray(dataset.indices)).dtype == bool:  # which torch takes for rows 0 and 1
+            raise ValueError('Subset: row numbers are expected as indices, found a mask; give numpy.flatnonzero(mask)')
+        chosen = chosen.astype(np.int64)
         return Layer(dataset, rows, (look_through(dataset.dataset, chosen if rows is None else chosen[rows], above),))
     if isinstance(dataset, ConcatDataset):
         if rows is None:
@@ -71,14 +73,12 @@ def look_through(dataset: Any, rows: np.ndarray | None = None, above: tuple[int,
         return Layer(dataset, rows, inner, order=np.argsort(np.argsort(numbers, kind='stable')))
     if isinstance(dataset, UnionDataset):  # indexed by position: the samples in use are unknown
         return Layer(dataset, rows, tuple(look_through(part, None, above) for part in dataset.datasets))
-    held = list(dataset.datasets.values()) if isinstance(dataset, StackDataset) and isinstance(
-        dataset.datasets, Mapping
-    ) else list(_datasets_in(dataset))  # fmt: skip
-    return Layer(dataset, rows, tuple(look_through(part, None, above) for part in held), as_is=False)
+    return Layer(dataset, rows, tuple(look_through(part, None, above) for part in _datasets_in(dataset)), as_is=False)
 
 
 def _datasets_in(holder: Any) -> Iterator[Any]:
     for value in getattr(holder, '__dict__', {}).values():
+        value = list(value.values()) if isinstance(value, Mapping) else value
         for item in value if isinstance(value, list | tuple) and len(value) <= _DEEPEST else (value,):
             says = isinstance(item, Dataset) or isinstance(getattr(item, 'spec', None), SampleSpec)
             if says and item is not holder and not hasattr(item, 'sample'):  # a generator is not a dataset
@@ -263,18 +263,16 @@ def is_xarray(value: Any, name: str) -> bool:
 def in_place_of_xarray(value: Any) -> str | None:
     """What to give instead of something of xarray that holds no samples by number; None for anything else."""
     if is_xarray(value, 'DataArray'):
-        return (
-            f'an xarray.DataArray of dimensions {tuple(value.dims)} is one image; give hsiaug.adapt(array, size=...), '
-            'with labels hsiaug.adapt(DataArrayImage(array, mask, classes), size=...) of hsiaug.datasets'
-        )
-    if not is_xarray(value, 'Dataset'):
+        found, array = f'an xarray.DataArray of dimensions {tuple(value.dims)} is one image', 'array'
+    elif is_xarray(value, 'Dataset'):
+        held = ', '.join(f'{name} {tuple(one.dims)}' for name, one in value.data_vars.items())
+        image = next((name for name, one in value.data_vars.items() if one.ndim == 3), 'image')
+        found, array = f'an xarray.Dataset holds arrays by name ({held or "here none"})', f'dataset[{image!r}]'
+    else:
         return None
-    held = ', '.join(f'{name} {tuple(one.dims)}' for name, one in value.data_vars.items())
-    image = next((name for name, one in value.data_vars.items() if one.ndim == 3), 'image')
     return (
-        f'an xarray.Dataset holds arrays by name ({held or "here none"}); give the one that is the image, of three '
-        f'dimensions with a wavelength coordinate, such as hsiaug.adapt(dataset[{image!r}], size=...), and with labels '
-        f"hsiaug.adapt(DataArrayImage(dataset[{image!r}], dataset['labels'], classes), size=...) of hsiaug.datasets"
+        f'{found}; give hsiaug.adapt({array}, size=...), of three dimensions with a wavelength coordinate, with labels '
+        f'hsiaug.adapt(DataArrayImage({array}, mask, classes), size=...) of hsiaug.datasets'
     )
 
 

@@ -153,7 +153,7 @@ class ImageFiles:
         if (shape != self.shape) if self.one_size else (shape[2] != self.shape[2]):
             raise ValueError(
                 f'{self.owner}: {file} has {shape} (rows, columns, bands), the first image has {self.shape}; '
-                f'bring all to {"one size" if self.one_size else "the same bands"}'
+                f'bring all to {"one size and " if self.one_size else ""}the same bands'
             )
         self._require_same_bands(file, facts)
         used = self.bands if bands is None else self.bands[bands]
@@ -207,7 +207,9 @@ class MaskFiles:
             for raw, k in labels.items()
             if not (isinstance(raw, Real) and isinstance(k, Real) and 0 <= k < len(classes))
         }:
-            raise ValueError(f'{owner}: label_map must map to 0..{len(classes) - 1}, the classes, found {wrong}')
+            raise ValueError(
+                f'{owner}: label_map must map numbers to 0..{len(classes) - 1}, the classes, found {wrong}'
+            )
         if label_map is not None and (both := sorted(set(label_map) & set(ignored))):
             raise ValueError(f'{owner}: label_map and ignore both name {both}')
         self.raw_to_class = dict(labels) | dict.fromkeys(ignored, IGNORE)

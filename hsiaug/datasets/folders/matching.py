@@ -46,8 +46,8 @@ def only_one(owner: str, what: str, found: Sequence[Path], folder: Path, wanted:
     if len(found) == 1:
         return found[0]
     if found:
-        names = [path.name for path in found]
-        raise ValueError(f'{owner}: {names} in {folder} could all be the {what}; name one with {what}=')
+        names = [path.name for path in found[:8]]
+        raise ValueError(f'{owner}: {names} in {folder} could all be the {what}; name one with {what}={hint}')
     raise FilesNotFoundError(
         f'{owner}: {folder} has no {what}, {wanted}; it holds {held_in(folder)}; name it with {what}={hint}'
     )
@@ -77,7 +77,10 @@ def names_of(
             f'{owner}: no split {split!r}: neither a list {listing}, nor folders of that name in {root} or in each of '
             'its folders'
         )
-    text = normalize('NFC', found.read_text('utf-8-sig'))
+    try:
+        text = normalize('NFC', found.read_text('utf-8-sig'))
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{owner}: {found} is not a text in UTF-8; save it as that') from error
     files = [Path(name.strip()) for name in re.split(f'[{separators}]', text) if name.strip()]
     listed = [file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name for file in files]
     return [name for name in listed if only is None or name in only]
@@ -90,8 +93,8 @@ def matched(
     masks: Sequence[Path],
     split: str | None,
     only: Sequence[str] | None = None,
-) -> dict[str, list[Path]]:
-    """Files by their stem, one in each folder of images and of masks: of a split, ``only`` some, or all.
+) -> list[tuple[str, list[Path]]]:
+    """Stems, and their file in each folder of images and of masks: of a split, ``only`` some, or all.
 
     Raises:
         DatasetNotFoundError: if there is no such split.
@@ -110,14 +113,15 @@ def matched(
             partner = next((files[stem] for files in held if stem in files), wanted)
             raise ValueError(
                 f'{owner}: {partner} has no file of that stem in {" and ".join(str(folders[k]) for k in lacking)}, '
-                f'which holds {sorted(path.name for path in held[lacking[0]].values())[:3]}; give all files of a '
-                'sample the same stem'
+                f'which holds {held_in(folders[lacking[0]])}; give all files of a sample the same stem, and masks not '
+                'as JPEG'
             )
     if not stems:
         raise ValueError(
-            f'{owner}: no files with {IMAGE_SUFFIXES}, and no ENVI files, in {folders[0]}, or none named in the split'
+            f'{owner}: no image files in {folders[0]}, which holds {held_in(folders[0])}, or none named in the split; '
+            'if there are several splits, give split='
         )
-    return {stem: [files[stem] for files in held] for stem in stems}
+    return [(stem, [files[stem] for files in held]) for stem in stems]
 
 
 def _by_stem(owner: str, folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:

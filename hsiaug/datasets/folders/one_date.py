@@ -15,6 +15,7 @@ from ...progress import with_progress
 from ...samples import Sample, Transform, as_classes, class_counts
 from ...scenes.files import FilesNotFoundError
 from ...scenes.layout import Layout
+from ..contract.batches import row_numbers
 from ..real.held import IGNORE, RealDataset, as_fractions
 from .image_files import IMAGE_SUFFIXES, ImageFiles, MaskFiles, image_files, subfolders
 from .matching import entries, matched, only_one, root_of
@@ -80,8 +81,9 @@ class PairFolder(RealDataset):
         folders = []
         for what, name, usual in (('images', images, IMAGE_FOLDERS), ('masks', masks, MASK_FOLDERS)):
             found = [path for path in entries(self.root, name, usual) if path.is_dir()]
-            folders.append(only_one('PairFolder', what, found, self.root, f'no folder {name or " or ".join(usual)}'))
-        self.pairs = list(matched('PairFolder', self.root, folders[:1], folders[1:], split).values())
+            wanted = f'no folder {name or " or ".join(usual)}'
+            folders.append(only_one('PairFolder', what, found, self.root, wanted, ', or give split='))
+        self.pairs = [files for _, files in matched('PairFolder', self.root, folders[:1], folders[1:], split)]
         self._counts: np.ndarray | None = None
         image, mask = self.pairs[0]
         self.files = ImageFiles(
@@ -98,7 +100,7 @@ class PairFolder(RealDataset):
         Raises:
             ValueError: naming the file that does not match the others or holds an unknown mask value.
         """
-        image, valid, mask = self._read(*self.pairs[index])
+        image, valid, mask = self._read(*self.pairs[int(row_numbers([index], len(self), 'PairFolder')[0])])
         mask = np.where(valid, mask, IGNORE)
         return self._transformed({'image': torch.from_numpy(image), 'mask': torch.from_numpy(mask)})
 
@@ -184,6 +186,7 @@ class SceneFolder(RealDataset):
             raise ValueError(
                 f'SceneFolder: no images with {IMAGE_SUFFIXES} in '
                 + (f'the class folders {empty} of {self.root}; leave these out of classes' if names else str(self.root))
+                + '; if a folder holds a split, give split='
             )
         self.files = ImageFiles('SceneFolder', self.images[0][0], bands, wavelengths, scale, nodata, image_key, layout)
         self.spec = self.files.spec('scene', names, unit)
@@ -197,7 +200,7 @@ class SceneFolder(RealDataset):
         Raises:
             ValueError: naming the file that does not fit the others.
         """
-        file, label = self.images[index]
+        file, label = self.images[int(row_numbers([index], len(self), 'SceneFolder')[0])]
         return self._transformed({'image': torch.from_numpy(self.files.read(file)[0]), 'label': torch.tensor(label)})
 
     @property

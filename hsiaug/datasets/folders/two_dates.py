@@ -20,6 +20,7 @@ from ...scenes.files import FilesNotFoundError
 from ...scenes.raster import require_one_place
 from ...scenes.windows import tile_corners
 from ...seen import Places, digest_of_parts
+from ..contract.batches import row_numbers
 from ..real.held import IGNORE, RealDataset
 from .image_files import IMAGE_SUFFIXES, SUFFIXES, WHOLE, ImageFiles, MaskFiles, Window, image_files, subfolders
 from .matching import entries, held_in, matched, names_of, only_one, root_of
@@ -93,11 +94,11 @@ class ChangeFolder(RealDataset):
             folders = _roles(self.root, self.root, dates, mask, labelled, whole=True)
             found = matched('ChangeFolder', self.root, folders[:2], folders[2:], split, cities)
         else:
-            found = {
-                city: _roles(self.root / city, of_masks / city, dates, mask, labelled)
+            found = [
+                (city, _roles(self.root / city, of_masks / city, dates, mask, labelled))
                 for city in self._places(split, cities, of_masks)
-            }
-        self.cities, self.files = list(found), list(found.values())
+            ]
+        self.cities, self.files = [city for city, _ in found], [files for _, files in found]
         self.images = ImageFiles('ChangeFolder', self.files[0][0], bands, wavelengths, scale, nodata, one_size=False)
         self.place = np.arange(len(self.cities))
         self.windows: list[Window] = [WHOLE] * len(self.cities)
@@ -176,6 +177,7 @@ class ChangeFolder(RealDataset):
             ValueError: naming the file that does not fit the others, lies elsewhere on the map or holds an unknown mask
                 value.
         """
+        index = int(row_numbers([index], len(self), 'ChangeFolder')[0])
         window = self.windows[index]
         files, masks = self.files[self.place[index]][:2], self.files[self.place[index]][2:]
         (first, measured, one), (second, measured_too, other) = (self.images.read(file, window) for file in files)
@@ -234,10 +236,10 @@ def _roles(
     """
     masks = []
     if labelled:
-        found, wanted = entries(masked, mask, MASKS), f'neither {mask or " nor ".join(MASKS)}'
+        found, wanted = entries(masked, mask, MASKS), f'called {mask or " or ".join(MASKS)}'
         if len(found) == 1 and found[0].is_dir() and not whole:
             found, masked, wanted = image_files(found[0], SUFFIXES), found[0], 'no file'
-        hint = ', or give labelled=False for places without masks'
+        hint = ', or give labelled=False for places without masks, dates= and split= for folders of one date each'
         masks = [only_one('ChangeFolder', 'mask', found, masked, wanted, hint)]
     if dates is None:
         inside = [path for path in subfolders(folder) if image_files(path)] + image_files(folder)

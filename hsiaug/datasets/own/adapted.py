@@ -17,12 +17,12 @@ from ...functional.dates import stacked_dates
 from ...progress import with_progress
 from ...samples import Kind, Sample, SampleSpec, as_classes, target_of
 from ...scenes.change import CHANGE_CLASSES
-from ...scenes.wavelengths import given_centres, to_nanometres
+from ...scenes.wavelengths import given_centres
 from ...scenes.windows import tile_corners
 from ...seen import Places
 from ...settings import check_value
 from ..contract.batches import kind_of, row_numbers
-from ..contract.samples import in_contract, require_same_wavelengths, require_values, wavelengths_of
+from ..contract.samples import as_centres, in_contract, require_same_wavelengths, require_values, wavelengths_of
 from ..contract.wrapped import class_names_of, is_xarray, places_of, require_map_style, spec_of
 from ..folders.two_dates import ChangeFolder
 from ..real.held import class_pixels
@@ -270,6 +270,7 @@ def adapt(
         'wavelengths_approximate': wavelengths_approximate, 'value_range': value_range, 'unit': unit,
     }  # fmt: skip
     given = {key: value for key, value in given.items() if value is not None}
+    check_value(name or type(dataset).__name__, 'kind', kind, Kind | None)
     for key in {'wavelengths', 'value_range'} & given.keys():
         given[key] = tuple(given[key])
     if classes is not None:
@@ -344,7 +345,8 @@ def _infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> 
         found['wavelengths'] = tuple(centres.tolist())
     found |= {'kind': kind, 'bands': bands, 'size': size}
     if (own := spec_of(dataset)) is not None:
-        return replace(own, **{'wavelengths': own.wavelengths or carried, **found})
+        kept = own.wavelengths if own.bands == bands else None
+        return replace(own, **{'wavelengths': kept or carried, **found})
     known = {'wavelengths': carried, **_attributes(dataset, bands), **found}
     classes = known.pop('classes', None) or class_names_of(dataset)
     if classes is None and kind == 'change':
@@ -360,9 +362,9 @@ def _infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> 
 def _attributes(dataset: Any, bands: int) -> dict[str, Any]:
     """Fields of a spec that a dataset has as attributes, where these can be what their names say."""
     found: dict[str, Any] = {}
-    centres = getattr(dataset, 'wavelengths', None)
-    if centres is not None and np.shape(centres) == (bands,) and (known := to_nanometres(centres)) is not None:
-        found['wavelengths'] = tuple(known.tolist())
+    centres = as_centres(getattr(dataset, 'wavelengths', None))
+    if centres is not None and len(centres) == bands:
+        found['wavelengths'] = centres
     for key, wanted in (('unit', str), ('ignore_index', int)):
         if isinstance(value := getattr(dataset, key, None), wanted):
             found[key] = value

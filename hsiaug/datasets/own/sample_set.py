@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -212,7 +212,7 @@ class SampleSet:
         """
         if split.scene != self.fingerprint:
             raise ValueError(f'{self.name}: the split was made for other samples ({split.scene}); split these')
-        rows: np.ndarray = getattr(split, part)
+        rows: np.ndarray = getattr(split, check_value(self.name, 'part', part, Literal['train', 'val', 'test']))
         if not len(rows):
             raise ValueError(f'{self.name}: the {part} part is empty; give {part}, or a {part}_share above 0')
         found = [dataset.survey(IN_MEMORY) for dataset in self.parts.values()]
@@ -296,8 +296,8 @@ class SampleSplitter:
         if drawn and groups < len(drawn) + 1:
             raise ValueError(
                 f'{samples.parts["train"].name}: {len(rows["train"])} samples lie in {groups} group(s), by '
-                f'{samples.group or "the images that they are cut from"}; train and {" and ".join(drawn)} need one '
-                f"each: give {' and '.join(drawn)}, or group='samples'"
+                f'{samples.group or "the images that they are cut from, or their `groups`"}; train and '
+                f"{' and '.join(drawn)} need one each: give {' and '.join(drawn)}, or group='samples'"
             )
         for part, share in drawn.items():
             mine = rows['train']
