@@ -65,7 +65,7 @@ def test_a_dataset_gives_every_sample_once_before_any_twice() -> None:
     toy = Toy('spectrum', 30)
     pool = as_pool(toy)
     assert Counter(keys_of(pool.at(range(30))['image'])) == Counter(keys_of(toy.data['image']))
-    with pytest.raises(ValueError, match='31 synthetic samples are needed.*holds 30.*replacement=True'):
+    with pytest.raises(ValueError, match=r'31 synthetic samples are needed.*holds 30.*replacement=True'):
         pool.at([30])
     twice = as_pool(toy, Draw(replacement=True)).at(range(60))
     assert set(Counter(keys_of(twice['image'])).values()) == {2}
@@ -89,6 +89,9 @@ def test_policies_on_a_dataset_are_refused_where_it_cannot_meet_them() -> None:
     assert (toy.data['label'][rows_of(pool, held)] == 1).all()
     with pytest.raises(ValueError, match=f'{held + 1} synthetic samples are needed.*holds {held} with labels'):
         rows_of(pool, held + 1)
+    for wrong in (None, 'uniform', '2', float('nan')):
+        with pytest.raises(ValueError, match='needs a weight of each of 3 classes'):
+            as_pool(toy, Draw(labels={'a': 1, 'b': wrong}))  # type: ignore[dict-item]
     toy.data['label'].clamp_(max=1)
     with pytest.raises(ValueError, match=r"asks for \['c'\], but the source holds no sample of it"):
         rows_of(as_pool(toy, Draw(labels='uniform')), 3)

@@ -320,6 +320,11 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
 
     def __getitem__(self, index: int) -> Sample:
         """One sample, real or synthetic, with ``synthetic`` (bool)."""
+        if not hasattr(index, '__index__'):
+            raise TypeError(
+                f'MixedDataset: one whole number is expected as index, found {index!r}; read several samples with '
+                'batch(indices), and give a sampler of batches to a loader as batch_sampler=...'
+            )
         row = operator.index(index)
         return self._samples([row + self.length(self.epoch) if row < 0 else row])[0]
 
