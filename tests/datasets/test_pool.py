@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import Toy, aligned, keys_of
 
-from hsiaug.datasets import Draw, SyntheticDataset, SyntheticPool, as_pool
+from hsiaug.datasets import Draw, MixedDataset, SyntheticDataset, SyntheticPool, as_pool
 from hsiaug.datasets.pools.pool import Pool
 from hsiaug.functional import tilt_to_mixture
 from hsiaug.systems import Generator, TrainingData
@@ -201,3 +201,10 @@ def test_counts_that_are_not_one_for_each_class_are_refused(counts: Any, policy:
 def test_a_prior_that_no_policy_asks_for_is_refused(generator: Generator) -> None:
     with pytest.raises(ValueError, match="prior= says what labels='prior' is to reach, found labels=None"):
         SyntheticMix(generator, prior=np.ones(3))
+
+
+def test_only_what_can_be_drawn_from_is_a_generator() -> None:
+    with pytest.raises(TypeError, match='a generator expected, found Toy; a bank or another dataset is a source'):
+        SyntheticDataset(Toy('scene', 6), 10)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r'counts of the real classes: .* as hsiaug.adapt\(dataset\) makes'):
+        MixedDataset(Toy('scene', 6), Toy('scene', 8, seed=1), labels='inverse')

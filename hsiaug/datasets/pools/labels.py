@@ -68,7 +68,10 @@ def _weights(
     if policy == 'uniform':
         return np.ones(len(classes))
     if real_counts is None:
-        raise ValueError(f'label policy {policy!r} needs the counts of the real classes (real_counts)')
+        raise ValueError(
+            f'label policy {policy!r} needs the counts of the real classes: give real_counts or, beside real samples, '
+            'a dataset that knows its labels, as hsiaug.adapt(dataset) makes'
+        )
     needed = 'label policy needs the number of real samples (real_counts)'
     counts = per_class(real_counts, classes, needed, policy == 'prior')
     if policy == 'real':
