@@ -189,5 +189,11 @@ def ratio_in(schedule: Schedule, epoch: int, owner: str) -> float:
 
 
 def as_schedule(ratio: float | Schedule) -> Schedule:
-    """A number as a constant schedule; a schedule as it is."""
+    """A number as a constant schedule; a schedule as it is.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if callable(ratio) and not isinstance(ratio, Schedule):
+        raise ValueError(f'a ratio is a number or a hsiaug.ratio.Schedule, such as Linear(0, 1, 10), found {ratio!r}')
     return ratio if isinstance(ratio, Schedule) else Constant(require_ratio(ratio))

@@ -31,6 +31,9 @@ def test_schedules_by_hand() -> None:
     assert [SyntheticFirst(2, 0.5)(epoch) for epoch in (0, 1, 2)] == [math.inf, math.inf, 0.5]
     assert as_schedule(0.5) == Constant(0.5)
     assert as_schedule(Linear(0, 1, 2)) == Linear(0, 1, 2)
+    for function in (lambda epoch: 0.5, Linear):
+        with pytest.raises(ValueError, match=r'a number or a hsiaug\.ratio\.Schedule'):
+            as_schedule(function)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -257,10 +257,11 @@ class MixedDataModule(BaseDataModule):
                 self._begun = self.mix.epoch
             self._resumed = None
             return loader
-        if not isinstance(loader, DataLoader):
+        dataset = getattr(loader, 'dataset', None)
+        if not isinstance(loader, DataLoader) or isinstance(dataset, IterableDataset):
             raise TypeError(
-                f'MixedDataModule: one training DataLoader expected, but the inner module gives a '
-                f"{type(loader).__name__}; choose way='batch'"
+                'MixedDataModule: one training DataLoader of samples by number expected, but the inner module gives a '
+                f"{type(loader).__name__} of a {type(dataset).__name__}; choose way='batch'"
             )
         self.mixed = MixedDataset(loader.dataset, self.source, self.ratio, **self.options)
         self._adopt(self.mixed)

@@ -22,7 +22,7 @@ from ..datasets.mixing.epochs import BatchOrder, EpochIndices
 from ..datasets.mixing.sources import require_same
 from ..datasets.shared import require_epoch, world
 from ..ratio import Constant
-from ..streams import SHUFFLE, stream_seed
+from ..streams import SHUFFLE, as_seed, stream_seed
 
 _KEPT = (
     'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator',
@@ -66,7 +66,7 @@ class MixedBatchSampler(BatchSampler):
             ``Trainer(overfit_batches=...)``.
 
     Raises:
-        TypeError: if there is no mixed dataset in ``sampler``.
+        TypeError: if there is no mixed dataset in ``sampler``, or the seed is none.
         ValueError: if an epoch holds fewer samples than there are ranks, or ``epoch_size`` is smaller than a batch.
     """
 
@@ -90,7 +90,7 @@ class MixedBatchSampler(BatchSampler):
             )
         # Lightning sets the epoch on ``batch_sampler.sampler``.
         super().__init__(self, batch_size, drop_last)  # type: ignore[arg-type]
-        self.shuffle, self.seed, self.start, self.hold = shuffle, seed, start, hold
+        self.shuffle, self.seed, self.start, self.hold = shuffle, as_seed(seed), start, hold
         self._running: int | None = None
         self._begun: tuple[int, int] = (-1, 0)  # an epoch, and how often it was begun
         self._given: tuple[int, int] | None = None  # an epoch, and how many of its batches
@@ -200,7 +200,7 @@ class MixedBatchSampler(BatchSampler):
                     self._end(epoch)
                 rows = indices.rows(ends[batch, rank] - sizes[batch, rank], ends[batch, rank])
                 self._given = (epoch, batch + 1)
-                yield EpochIndices(rows.tolist(), epoch)
+                yield EpochIndices(rows.tolist(), order.key)
             self._end(epoch)
             self._given = None
         finally:

@@ -90,6 +90,12 @@ class GatedTransform(GatedByRatio, A.DualTransform):  # type: ignore[misc]
 
     def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Change all targets of a call by one draw."""
+        for key, value in kwargs.items():
+            if self._target_of(key) in ('image', 'mask') and not isinstance(value, np.ndarray | None):
+                raise TypeError(
+                    f'{type(self).__name__}: a numpy array is expected as {key!r}, found {type(value).__name__}; make '
+                    'tensors at the end of the pipeline (ToTensorV2)'
+                )
         # Not one by one through albumentations, which gives 0-d arrays a dimension and never returns from text.
         change = self._change(kwargs['image'], params['draw'])
         return {

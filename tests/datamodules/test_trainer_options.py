@@ -1,6 +1,6 @@
 """A mixed datamodule under the options of Lightning's trainer: what is trained on, and what is counted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from toy_modules import ToyModule
 from toys import Toy, keys_of
 
@@ -373,3 +373,17 @@ def test_our_spectral_module_resumes_within_an_epoch(
     whole = run()
     resumed = run(ckpt_path=tmp_path / 'step=7.ckpt')
     assert resumed == whole[7:]
+
+
+def test_a_stream_of_samples_is_sent_to_the_way_that_takes_it() -> None:
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return iter(Toy('scene', 8))
+
+    class Streamed(LightningDataModule):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(Stream(), 4)
+
+    with pytest.raises(TypeError, match=r"gives a DataLoader of a Stream; choose way='batch'"):
+        MixedDataModule(Streamed(), Toy('scene', 20, seed=1)).train_dataloader()
+    assert MixedDataModule(Streamed(), Toy('scene', 20, seed=1), way='batch').train_dataloader() is not None

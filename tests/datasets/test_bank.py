@@ -255,6 +255,10 @@ def test_a_bank_that_is_replaced_while_in_use_is_noticed(bank: SyntheticBank) ->
 def test_records_that_are_none_are_named(bank: SyntheticBank, tmp_path: Path) -> None:
     with pytest.raises(BankError, match='no folder'):
         SyntheticBank(tmp_path / 'nowhere')
+    with pytest.raises(BankError, match=r'bank.json is a file; give the folder'):
+        SyntheticBank(bank.root / 'bank.json')
+    with pytest.raises(BankError, match=r"samples have no \['imgae'\]; choose from \['image'"):
+        bank.batch([0], keys=('imgae',))
     with pytest.raises(BankError, match=r"holds no bank.json \(found \['bank'\]\)"):
         SyntheticBank(tmp_path)
     path = bank.root / 'bank.json'

@@ -291,3 +291,9 @@ def test_mistakes_are_named(data: TrainingData, tmp_path: Path) -> None:
     with pytest.raises(BankError, match='not an empty folder'):
         export_bank(spectra, tmp_path / 'bank', 'webdataset')
     assert len(SyntheticBank(tmp_path / 'bank')) == 5
+
+
+def test_only_banks_are_exported(tmp_path: Path) -> None:
+    for source in (tmp_path, Pictures('scene')):
+        with pytest.raises(BankError, match=r'a SyntheticBank expected, found .*SyntheticBank.open\(folder\)'):
+            export_bank(source, tmp_path / 'out', 'npz')  # type: ignore[arg-type]

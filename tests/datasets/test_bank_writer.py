@@ -15,13 +15,14 @@ from banks import SLOW, Source, files, launched, to_format_1
 from filelock import FileLock
 from lightning.fabric import Fabric
 from safetensors.torch import load_file, save, save_file
+from torch.utils.data import ConcatDataset, Subset
 from toys import Toy
 
 from hsiaug.datasets.bank.reader import BankError, SyntheticBank
 from hsiaug.datasets.bank.shard import map_shard, write_shard
 from hsiaug.datasets.bank.writer import write_bank
 from hsiaug.datasets.contract.samples import value_problem
-from hsiaug.samples import Sample, SampleSpec
+from hsiaug.samples import Provenance, Sample, SampleSpec
 
 # --- a shard ----------------------------------------------------------------------------------------------------------
 
@@ -150,6 +151,21 @@ def test_whole_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     )  # fmt: skip
     assert bank.class_counts.tolist() == [0, 0, 5]  # type: ignore[union-attr]
     assert (bank.seed, bank.labels_policy) == (3, {'soil': 1.0})
+
+
+class Chosen(Subset[Sample]):
+    """A user's wrapper, which says itself what its samples are."""
+
+    spec = Toy('scene', 1).spec
+
+
+def test_a_bank_of_wrapped_samples_knows_what_they_are_and_who_drew_them(tmp_path: Path) -> None:
+    toys = [Toy('scene', 6), Toy('scene', 5, seed=1)]
+    toys[0].provenance = Provenance('0', 0, {}, 'split')  # type: ignore[attr-defined]
+    for k, wrapped in enumerate((Subset(toys[0], [4, 1]), Chosen(toys[0], [4, 1]), ConcatDataset(toys[::-1]))):
+        bank = write_bank(wrapped, None, tmp_path / str(k))
+        assert (bank.spec, bank.provenance) == (toys[0].spec, toys[0].provenance)  # type: ignore[attr-defined]
+        assert torch.equal(bank[-1]['image'], wrapped[len(wrapped) - 1]['image'])
 
 
 def test_places_that_cannot_hold_a_bank_are_named_before_anything_is_drawn(

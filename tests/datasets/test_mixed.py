@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 from toys import Toy, keys_of
 
 from hsiaug.datasets import MixedDataset, SpectraDataset, SyntheticDataset, synthetic_counts, write_bank
@@ -301,7 +301,7 @@ def test_a_mixture_in_a_mixture_says_of_every_sample_what_it_is() -> None:
 
 @pytest.mark.parametrize('index', [slice(2), 1.5, 'image', [1]])
 def test_an_index_is_a_whole_number(index: Any) -> None:
-    with pytest.raises(TypeError, match='cannot be interpreted as an integer'):
+    with pytest.raises(TypeError, match=r'one whole number is expected as index, found .*batch\(indices\)'):
         MixedDataset(Toy('spectrum', 4), Toy('spectrum', 4), 0.5)[index]
 
 
@@ -342,3 +342,11 @@ def test_a_schedule_of_ones_own_gives_ratios(value: float) -> None:
     mixed.set_epoch(1)
     with pytest.raises(ValueError, match=r'gives .* in epoch 1, expected a ratio >= 0'):
         len(mixed)
+
+
+def test_batches_of_indices_are_for_the_batch_sampler_of_a_loader() -> None:
+    mixed = MixedDataset(Toy('scene', 6), Toy('scene', 8, seed=1))
+    batches = BatchSampler(SequentialSampler(mixed), 3, False)
+    with pytest.raises(TypeError, match=r'give a sampler of batches to a loader as batch_sampler'):
+        next(iter(DataLoader(mixed, batch_size=None, sampler=batches)))
+    assert len(next(iter(DataLoader(mixed, batch_sampler=batches)))['image']) == 3

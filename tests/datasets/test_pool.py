@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import Toy, aligned, keys_of
 
-from hsiaug.datasets import Draw, SyntheticDataset, SyntheticPool, as_pool
+from hsiaug.datasets import Draw, MixedDataset, SyntheticDataset, SyntheticPool, as_pool
 from hsiaug.datasets.pools.pool import Pool
 from hsiaug.functional import tilt_to_mixture
 from hsiaug.systems import Generator, TrainingData
@@ -65,7 +65,7 @@ def test_a_dataset_gives_every_sample_once_before_any_twice() -> None:
     toy = Toy('spectrum', 30)
     pool = as_pool(toy)
     assert Counter(keys_of(pool.at(range(30))['image'])) == Counter(keys_of(toy.data['image']))
-    with pytest.raises(ValueError, match='31 synthetic samples are needed.*holds 30.*replacement=True'):
+    with pytest.raises(ValueError, match=r'31 synthetic samples are needed.*holds 30.*replacement=True'):
         pool.at([30])
     twice = as_pool(toy, Draw(replacement=True)).at(range(60))
     assert set(Counter(keys_of(twice['image'])).values()) == {2}
@@ -89,6 +89,9 @@ def test_policies_on_a_dataset_are_refused_where_it_cannot_meet_them() -> None:
     assert (toy.data['label'][rows_of(pool, held)] == 1).all()
     with pytest.raises(ValueError, match=f'{held + 1} synthetic samples are needed.*holds {held} with labels'):
         rows_of(pool, held + 1)
+    for wrong in (None, 'uniform', '2', float('nan')):
+        with pytest.raises(ValueError, match='needs a weight of each of 3 classes'):
+            as_pool(toy, Draw(labels={'a': 1, 'b': wrong}))  # type: ignore[dict-item]
     toy.data['label'].clamp_(max=1)
     with pytest.raises(ValueError, match=r"asks for \['c'\], but the source holds no sample of it"):
         rows_of(as_pool(toy, Draw(labels='uniform')), 3)
@@ -198,3 +201,10 @@ def test_counts_that_are_not_one_for_each_class_are_refused(counts: Any, policy:
 def test_a_prior_that_no_policy_asks_for_is_refused(generator: Generator) -> None:
     with pytest.raises(ValueError, match="prior= says what labels='prior' is to reach, found labels=None"):
         SyntheticMix(generator, prior=np.ones(3))
+
+
+def test_only_what_can_be_drawn_from_is_a_generator() -> None:
+    with pytest.raises(TypeError, match='a generator expected, found Toy; a bank or another dataset is a source'):
+        SyntheticDataset(Toy('scene', 6), 10)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r'counts of the real classes: .* as hsiaug.adapt\(dataset\) makes'):
+        MixedDataset(Toy('scene', 6), Toy('scene', 8, seed=1), labels='inverse')

@@ -19,7 +19,7 @@ from torch.utils.data import (
 from toys import Toy, aligned, keys_of
 
 from hsiaug.datasets import MixedDataset
-from hsiaug.ratio import Linear, Step, SyntheticFirst
+from hsiaug.ratio import Linear, Schedule, Step, SyntheticFirst
 from hsiaug.samplers import MixedBatchSampler, mixed_loader
 from hsiaug.samples import Kind
 
@@ -277,3 +277,46 @@ def test_a_rank_is_one_of_a_number_of_replicas(replicas: int | None, rank: int |
     mixed = MixedDataset(Toy('spectrum', 8), Toy('spectrum', 8, seed=1), 0.5)
     with pytest.raises(ValueError, match='give both or none'):
         MixedBatchSampler(mixed, 2, num_replicas=replicas, rank=rank)
+
+
+class Following(Schedule):
+    """A schedule that follows the training: its ratio is set from outside."""
+
+    now = 0.25
+
+    def __call__(self, epoch: int) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize('sampled', [True, False])
+@pytest.mark.parametrize('mode', ['append', 'replace'])
+def test_workers_that_live_on_follow_a_schedule_that_follows_the_training(mode: Any, sampled: bool) -> None:
+    schedule = Following()
+    mixed = MixedDataset(Toy('spectrum', 20), Toy('spectrum', 40, seed=1), schedule, mode=mode)
+    how: dict[str, Any] = (
+        {'batch_sampler': MixedBatchSampler(mixed, 5)} if sampled else {'batch_size': 5, 'shuffle': True}
+    )
+    loader = DataLoader(mixed, num_workers=1, persistent_workers=True, **how)
+    found = []
+    for epoch, schedule.now in enumerate((0.25, 1.0, 0.0)):
+        mixed.set_epoch(epoch)
+        found.append(sum(int(batch['synthetic'].sum()) for batch in loader))
+    assert found == ([5, 20, 0] if mode == 'append' else [4, 10, 0])
+
+
+def test_an_iteration_keeps_the_ratio_that_it_began_with() -> None:
+    schedule = Following()
+    mixed = MixedDataset(Toy('spectrum', 20), Toy('spectrum', 40, seed=1), schedule)
+    first, second = (iter(DataLoader(mixed, batch_sampler=MixedBatchSampler(mixed, 5))) for _ in range(2))
+    batches = [next(first)]
+    schedule.now = 1.0
+    changed = list(second)
+    batches += first
+    assert [sum(int(b['synthetic'].sum()) for b in each) for each in (batches, changed)] == [5, 20]
+    assert len({key for batch in batches for key in keys_of(batch['image'])}) == 25
+
+
+def test_a_seed_is_checked_before_the_first_batch() -> None:
+    for seed in (None, 1.5, '0'):
+        with pytest.raises(TypeError, match='seed must be a whole number'):
+            MixedBatchSampler(MixedDataset(Toy('scene', 6), Toy('scene', 8)), 2, seed=seed)  # type: ignore[arg-type]

@@ -352,6 +352,9 @@ def test_dtypes_and_shapes_that_do_not_fit_are_named(real: Patches, synthetic: P
     mix = A.Compose([SyntheticMix(synthetic, p=1)])
     with pytest.raises(TypeError, match=r'dtype uint8, expected float32 in the unit of the source \(reflectance\)'):
         mix(image=(image * 255).astype(np.uint8), mask=mask)
+    for tensors in ({'image': torch.from_numpy(image), 'mask': mask}, {'image': image, 'mask': torch.from_numpy(mask)}):
+        with pytest.raises(TypeError, match=r"numpy array is expected as '(image|mask)', found Tensor"):
+            SyntheticMix(synthetic, p=1)(**tensors)
     with pytest.raises(SpecMismatchError, match=r'shape \(8, 8, 2\), expected \(8, 8, 3\)'):
         mix(image=image[..., :2].copy(), mask=mask)
     with pytest.raises(SpecMismatchError, match=r'shape \(4, 8, 3\), expected \(8, 8, 3\)'):

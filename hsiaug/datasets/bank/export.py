@@ -64,6 +64,11 @@ def export_bank(bank: SyntheticBank, out: str | os.PathLike[str], format: Export
         BankError: for an unknown format, a file or folder that is in use or cannot be written, spectra as GeoTIFF, or
             Parquet without pyarrow.
     """
+    if not isinstance(bank, SyntheticBank):
+        raise BankError(
+            f'export_bank: a SyntheticBank expected, found {type(bank).__name__}; open a folder with '
+            'SyntheticBank.open(folder), or write a bank of a generator or a dataset with write_bank'
+        )
     if format not in get_args(ExportFormat):
         raise BankError(f'unknown export format {format!r}; choose from {get_args(ExportFormat)}')
     if format == 'geotiff' and bank.spec.kind == 'spectrum':

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ...samples import Sample, SampleSource, SampleSpec, Traits
+from ...samples import Sample, SampleSource, SampleSpec, Traits, joined_provenance
 from ...settings import check_value
 from ...streams import as_seed
 from ..contract.batches import fetch
 from ..contract.samples import value_problem
+from ..contract.wrapped import provenances_of, spec_of
 from ..pools.labels import LabelPolicy, per_class
 from ..pools.synthetic import SyntheticDataset, default_chunk, draw_samples
 from ..real.held import class_fractions
@@ -41,11 +42,14 @@ def make_plan(
     Raises:
         BankError: if the source is empty or has no spec, or an argument does not fit it.
     """
-    spec = getattr(source, 'spec', None)
+    spec = getattr(source, 'spec', None) if is_generator(source) else spec_of(source)
     if not isinstance(spec, SampleSpec):
         raise BankError(f'{type(source).__name__} has no spec; give it a SampleSpec as its attribute spec')
     traits = Traits.of(source)
+    provenance = traits.provenance
     try:
+        if provenance is None and (known := provenances_of(source)):  # of what a subset or another wrapper holds
+            provenance = joined_provenance({f'number {k}': one for k, one in enumerate(known)})
         seed = as_seed(seed)
         chunk = check_value('a bank', 'chunk', default_chunk(spec) if chunk is None else chunk, int)
         shard_bytes = check_value('a bank', 'shard_bytes', shard_bytes, int)
@@ -89,7 +93,7 @@ def make_plan(
     plan = BankRecord(
         format=FORMAT,
         spec=spec,
-        provenance=traits.provenance,
+        provenance=provenance,
         source={'type': type(source).__name__, 'sha256': _fingerprint(source, count)},
         **drawn,
         soft_labels=soft,

@@ -270,8 +270,10 @@ class SyntheticBank(ReadAtOnce):
 
         Raises:
             IndexError: if an index is out of range.
-            BankError: if a shard is missing or its checksum is wrong.
+            BankError: if a shard is missing, its checksum is wrong, or samples have no such tensor.
         """
+        if unknown := set(keys or ()) - set(self._columns):
+            raise BankError(f'{self.root}: samples have no {sorted(unknown)}; choose from {list(self._columns)}')
         rows = row_numbers(indices, self.count, 'SyntheticBank')
         wanted = [key for key in self._columns if key != FRACTIONS and (keys is None or key in keys)]
         groups = self._by_shard(rows, wanted)
@@ -338,6 +340,8 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _why_not(root: Path) -> str:
     """Reason why a folder without ``bank.json`` cannot be opened."""
+    if root.is_file():
+        return f'{root} is a file; give the folder of the bank that holds {BANK_FILE} (an archive has to be unpacked)'
     if not root.is_dir():
         return f'no folder {root}; give the folder that hsiaug sample or write_bank wrote'
     found = sorted(path.name for path in root.iterdir())

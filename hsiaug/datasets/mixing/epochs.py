@@ -6,22 +6,44 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from ..pools.orders import STORED, InOrder, Rows, Shuffled, is_long
+from ..shared import SharedInt
 
 _BLOCK = 1 << 16  # indices of a batch order computed at a time
 
 
-class EpochIndices(list[int]):
-    """Indices of one batch, with their epoch, so that an iteration keeps its own composition."""
+Key = tuple[int, tuple[float, ...]]
+"""An epoch, and the ratios of its sources."""
 
-    def __init__(self, indices: Iterable[int], epoch: int) -> None:
+
+class EpochIndices(list[int]):
+    """Indices of one batch, with the ``key`` of their order, so that an iteration keeps its own composition."""
+
+    def __init__(self, indices: Iterable[int], key: Key) -> None:
         super().__init__(indices)
-        self.epoch = epoch
+        self.key = key
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return EpochIndices, (list(self), self.epoch)
+        return EpochIndices, (list(self), self.key)
+
+
+class SharedRatios(SharedInt):
+    """The ratios of the current epoch, which the main process sets for its workers too."""
+
+    def __init__(self, ratios: Sequence[float]) -> None:
+        self._tensor = torch.tensor([0, *ratios], dtype=torch.float64, device='cpu').share_memory_()
+
+    def say(self, epoch: int, ratios: Sequence[float]) -> None:
+        """Set them."""
+        self._tensor.numpy()[:] = (epoch, *ratios)
+
+    def of(self, epoch: int) -> tuple[float, ...] | None:
+        """The ratios of an epoch; None if it is not the current one."""
+        said, *ratios = self._tensor.tolist()
+        return tuple(ratios) if said == epoch else None
 
 
 class Side(NamedTuple):
@@ -36,13 +58,14 @@ class EpochOrder:
     """Origin of each sample of an epoch.
 
     Args:
+        key: what it is the order of.
         sides: real samples, and those of each source. In append mode, they take the places one side after the other.
         places: random order of all places, the first of which are for synthetic samples, while each real sample has
             the row of its place (replace mode).
     """
 
-    def __init__(self, sides: Sequence[Side], places: Shuffled | None = None) -> None:
-        self.sides, self.length, self._places = sides, sum(side.count for side in sides), places
+    def __init__(self, key: Key, sides: Sequence[Side], places: Shuffled | None = None) -> None:
+        self.key, self.sides, self.length, self._places = key, sides, sum(side.count for side in sides), places
         # The sides in the order of their turns, and the first turn of each; in append mode, turns are places.
         self._numbers = np.roll(np.arange(len(sides)), 0 if places is None else -1)
         self._firsts = np.cumsum([0, *(sides[number].count for number in self._numbers)])[:-1]

@@ -7,11 +7,12 @@ import operator
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset, Dataset, get_worker_info
 
 from ...ratio import Constant, Mode, source_counts
 from ...samples import Sample, SampleSpec, SpecMismatchError, Transform, require_compatible
@@ -24,7 +25,7 @@ from ..pools.pool import Draw
 from ..shared import InEpochs, Kept
 from .checks import ClassNumbers, require_unseen_samples, some_samples, warn_of_doubtful_labels
 from .columns import Extras, absent_values, require_same_form
-from .epochs import EpochIndices, EpochOrder, Side
+from .epochs import EpochIndices, EpochOrder, Key, SharedRatios, Side
 from .exhausted import Exhausted, KnownLength, real_samples, require_policy
 from .joined import JoinedSamples, Part, join, take_apart
 from .sources import LabelPolicies, Mixture, NamedSources, Ratios, Sources, require_same
@@ -123,10 +124,11 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
         self.epoch_size = None if epoch_size is None else int(epoch_size)
         self._titles = ('real', *self.sources.titles)
         self.pending: int | None = None  # an epoch that was set and that no sampler has begun yet
+        self._said = SharedRatios(self.sources.ratios(0))
         self._known: KnownLength | None = None
         if self.mode == 'append' and epoch_size is None and not isinstance(self.schedule, Constant):
             self._known = KnownLength('MixedDataset', self.schedule, self.length(0))
-        self._orders: Kept[int, EpochOrder] = Kept(2)  # two iterations may be under way
+        self._orders: Kept[Key, EpochOrder] = Kept(2)  # two iterations may be under way
         # Epochs of a schedule look alike, those at ratio 0 too.
         self._mixes = bool(self.sources.pools) and self.schedule != Constant(0.0)
         self._numbers = ClassNumbers()
@@ -185,7 +187,7 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
     @property
     def num_synthetic(self) -> int:
         """Number of synthetic samples in the current epoch, from all sources."""
-        return sum(self._counts(self.epoch)[1])
+        return sum(self._counts(self._ratios(self.epoch))[1])
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -194,22 +196,26 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
 
     def length(self, epoch: int) -> int:
         """Number of samples of an epoch."""
-        real, counts = self._counts(epoch)
+        real, counts = self._counts(self._ratios(epoch))
         return real + sum(counts)
 
-    def _counts(self, epoch: int) -> tuple[int, list[int]]:
+    def _ratios(self, epoch: int) -> tuple[float, ...]:
+        """Ratio of each source in an epoch, which is fixed when it is set: a schedule may follow the training."""
+        return self._said.of(epoch) or tuple(self.sources.ratios(epoch))
+
+    def _counts(self, ratios: Sequence[float]) -> tuple[int, list[int]]:
         """Real samples of an epoch, and those of each source."""
         sources = self.sources
         if self.mode == 'append' and self.epoch_size is None:
             sizes = [pool.enough if self.on_exhausted == 'first_exhausted' else pool.held for pool in sources.pools]
             held = [math.inf if size < 0 else size for size in sizes] or [math.inf] * len(sources.schedules)
-            ratios = sources.ratios(epoch)
-            real = real_samples(self.on_exhausted, self.num_real, held, ratios, lambda n: sources.counts(n, epoch))
-            return real, sources.counts(real, epoch)
+            counts_for = partial(source_counts, ratios=ratios, mode='append')
+            real = real_samples(self.on_exhausted, self.num_real, held, ratios, counts_for)
+            return real, counts_for(real)
         places = self.num_real if self.epoch_size is None else self.epoch_size
         if self.mode == 'append':
-            sources.counts(places, epoch)  # an infinite ratio is refused
-        counts = source_counts(places, sources.ratios(epoch), 'replace')
+            source_counts(places, ratios, 'append')  # an infinite ratio is refused
+        counts = source_counts(places, ratios, 'replace')
         return places - sum(counts), counts
 
     def __len__(self) -> int:
@@ -219,17 +225,19 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
         return length
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw new synthetic samples from now on, in all workers. Without it, every epoch repeats epoch 0.
+        """Draw new synthetic samples at the ratio of an epoch from now on, in all workers; else, epoch 0 is repeated.
 
         Call it between epochs: a plain loader that is being iterated over continues with samples of the new epoch
         (:class:`~hsiaug.samplers.MixedBatchSampler` stays in its own).
         """
-        super().set_epoch(epoch)
-        self.pending = epoch
+        self.enter(epoch)
+        self.pending = self.epoch
 
     def enter(self, epoch: int) -> None:
         """As :meth:`set_epoch`, for a sampler that says itself which epoch is next."""
         super().set_epoch(epoch)
+        if get_worker_info() is None:  # a worker's schedule is a copy, which follows nothing
+            self._said.say(self.epoch, self.sources.ratios(self.epoch))
         self.pending = None
 
     def settings(self, epoch: int) -> dict[str, Any]:
@@ -273,15 +281,16 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
         parts = [side.dataset for side in self.order(self.epoch).sides[1:]]
         return parts[0] if len(parts) == 1 else ConcatDataset(parts)
 
-    def order(self, epoch: int) -> EpochOrder:
-        """Where each sample of an epoch comes from."""
-        order = self._orders.get_or_make(epoch, lambda: self._order(epoch))
+    def order(self, epoch: int, ratios: tuple[float, ...] | None = None) -> EpochOrder:
+        """Where each sample of an epoch comes from, with the ratios of its sources as they are or were set."""
+        key = epoch, self._ratios(epoch) if ratios is None else ratios
+        order = self._orders.get_or_make(key, lambda: self._order(*key))
         for pool in self.sources.pools:
             pool.follow(epoch)
         return order
 
-    def _order(self, epoch: int) -> EpochOrder:
-        real, counts = self._counts(epoch)
+    def _order(self, epoch: int, ratios: tuple[float, ...]) -> EpochOrder:
+        real, counts = self._counts(ratios)
         drawn = [Side(*pool.epoch(n, epoch), n) for pool, n in zip(self.sources.pools, counts, strict=False)]
         total, places = real, None
         if self.mode == 'replace':
@@ -290,7 +299,7 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
         # Real samples: all in their order, or others in each epoch, each once before any twice.
         all_once = total == self.num_real
         rows: Rows = InOrder() if all_once else Rounds(self.num_real, stream_seed(self.seed, epoch, REAL))
-        return EpochOrder([Side(self.real, rows, real), *drawn], places)
+        return EpochOrder((epoch, ratios), [Side(self.real, rows, real), *drawn], places)
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Any]:
         """Samples at several indices, stacked, before ``transforms``.
@@ -302,7 +311,7 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
 
     def _parts(self, indices: Sequence[int] | Tensor) -> list[Part]:
         """Real samples, then those of each source, where there are any; their labels and values are checked."""
-        order = self.order(indices.epoch if isinstance(indices, EpochIndices) else self.epoch)
+        order = self.order(*(indices.key if isinstance(indices, EpochIndices) else (self.epoch,)))
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < order.length:
             why = '' if self._known is None else f'; its schedule {self.schedule} changes their number with the epoch'
@@ -320,6 +329,11 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
 
     def __getitem__(self, index: int) -> Sample:
         """One sample, real or synthetic, with ``synthetic`` (bool)."""
+        if not hasattr(index, '__index__'):
+            raise TypeError(
+                f'MixedDataset: one whole number is expected as index, found {index!r}; read several samples with '
+                'batch(indices), and give a sampler of batches to a loader as batch_sampler=...'
+            )
         row = operator.index(index)
         return self._samples([row + self.length(self.epoch) if row < 0 else row])[0]
 

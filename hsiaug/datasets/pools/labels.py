@@ -62,16 +62,16 @@ def _weights(
     if isinstance(policy, Mapping):
         if unknown := sorted(set(policy) - set(classes)):
             raise ValueError(f'label policy names unknown classes {unknown}; choose from {list(classes)}')
-        weights = np.array([float(policy.get(name, 0.0)) for name in classes])
-        if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() == 0:
-            raise ValueError(f'label policy needs weights >= 0, at least one above 0, found {dict(policy)}')
-        return weights
+        return per_class([policy.get(name, 0) for name in classes], classes, 'label policy needs a weight')
     if policy not in POLICIES:
         raise ValueError(f'unknown label policy {policy!r}; choose from {POLICIES} or give weights by class name')
     if policy == 'uniform':
         return np.ones(len(classes))
     if real_counts is None:
-        raise ValueError(f'label policy {policy!r} needs the counts of the real classes (real_counts)')
+        raise ValueError(
+            f'label policy {policy!r} needs the counts of the real classes: give real_counts or, beside real samples, '
+            'a dataset that knows its labels, as hsiaug.adapt(dataset) makes'
+        )
     needed = 'label policy needs the number of real samples (real_counts)'
     counts = per_class(real_counts, classes, needed, policy == 'prior')
     if policy == 'real':

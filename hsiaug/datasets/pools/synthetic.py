@@ -95,6 +95,7 @@ class SyntheticDataset(InEpochs, ReadAtOnce):
             a batch in random order would not find its samples among 256.
 
     Raises:
+        TypeError: for what cannot be drawn from.
         ValueError: if the length is negative or the label policy lacks an argument.
     """
 
@@ -110,6 +111,11 @@ class SyntheticDataset(InEpochs, ReadAtOnce):
         cache_chunks: int | None = None,
     ) -> None:
         super().__init__()
+        if not hasattr(generator, 'sample'):
+            raise TypeError(
+                f'SyntheticDataset: a generator expected, found {type(generator).__name__}; a bank or another dataset '
+                'is a source of synthetic samples as it is'
+            )
         chunk = default_chunk(generator.spec) if chunk is None else chunk
         if length < 0 or chunk < 1:
             raise ValueError(f'SyntheticDataset: length >= 0 and chunk >= 1 expected, found {length} and {chunk}')
