@@ -244,7 +244,7 @@ def train_super_resolution(
             discriminator = SRDiscriminator(data.spec.bands, size, config.discriminator_width).to(run.device)
     generator.observe(data)
     generator.to(run.device)
-    low = None if low is None else low.to(run.device)
+    low = None if low is None else low.to(run.device, torch.float32)
     network: Any = generator.network
     stages: dict[str, Callable[[], _Stage]] = {}
     if isinstance(network, MSRResNet) and network.gradient is not None:
@@ -300,6 +300,8 @@ def _require_trainable(data: TrainingData, config: SuperResolutionConfig, low: T
     require_images('super-resolution', data, 'segmentation', 'scene')
     if low is None:
         return
+    if not isinstance(low, Tensor):
+        raise TypeError(f'low-resolution patches must be a tensor, found {type(low).__name__}')
     fine = tuple(data.x.shape)
     coarse = (*fine[:2], *(-(-side // config.factor) for side in fine[2:]))
     if tuple(low.shape) not in (coarse, fine) or not torch.isfinite(low).all():
