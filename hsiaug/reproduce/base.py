@@ -146,12 +146,9 @@ class Work:
         return {**scores, 'still_falls': bool(loss_still_falls(trained))}
 
     @property
-    def falls(self) -> dict[str, dict[str, bool | None]]:
-        """Whether losses still fell, by what was trained and key."""
-        found: dict[str, dict[str, bool | None]] = {}
-        for trained, which, falls in self.noted:
-            found.setdefault(trained, {})[which] = falls
-        return found
+    def falls(self) -> dict[tuple[str, str], bool | None]:
+        """Whether losses still fell, by what was trained and its key."""
+        return {(trained, key): falls for trained, key, falls in self.noted}
 
     def generator(self, name: str, kind: str, data: TrainingData, settings: Mapping[str, Any], seed: int) -> Generator:
         """A trained generator of a registered kind: the one saved under ``name`` by this run, or a new one."""

@@ -12,7 +12,7 @@ from ..records import write_json
 from ..report.html import Picture, Section, Table, write_evaluation_page
 from ..trainers.convergence import FALL
 from ..trainers.inception import said_of_inception
-from .base import Paper, Scale, Work
+from .base import Paper, Work
 from .run import Against, Reproduction
 
 PAGE_FILE, VALUES_FILE = 'index.html', 'tables.json'
@@ -58,7 +58,7 @@ def write_page(done: Reproduction) -> Path:
         *(tuple(line.split(None, 1)) for line in describe_files(paper, work.found, paths=False)),
     ]
     write_evaluation_page(
-        path, f'{paper.name} at scale {work.scale}: published figures and ours', _warnings(done, work.scale), facts,
+        path, f'{paper.name} at scale {work.scale}: published figures and ours', _warnings(done), facts,
         [*tables, *drawn, *_convergence(work)],
         json.dumps({**work.settings, 'seeds': len(work.seeds)}, default=str), device=work.device,
     )  # fmt: skip
@@ -70,38 +70,36 @@ def write_page(done: Reproduction) -> Path:
 
 
 def _convergence(work: Work) -> list[Section]:
-    if not work.falls:
+    falls = work.falls
+    if not falls:
         return []
     note = (
         'A loss still falls where its mean over the last third of the steps is below that over the third before by '
         f'more than {FALL:.0%} of what it began with. Losses of networks that train against each other do not say it.'
     )
     rows = []
-    for trained, found in work.falls.items():
-        known = [falls for falls in found.values() if falls is not None]
-        falling = '–' if not known else str(sum(known)) if any(known) else 'none'
-        rows.append((trained, str(len(found)), falling))
+    for trained in dict.fromkeys(name for name, _ in falls):
+        found = [value for (name, _), value in falls.items() if name == trained]
+        known = [value for value in found if value is not None]
+        rows.append((trained, str(len(found)), str(sum(known) or 'none') if known else '–'))
     return [Section('Whether trainings were long enough', [note, Table(('what', 'trainings', 'still falling'), rows)])]
 
 
-def _warnings(done: Reproduction, scale: Scale) -> list[str]:
-    found = [f'{name} is left out: {why}.' for name, why in done.left_out.items()]
+def _warnings(done: Reproduction) -> list[str]:
+    found, work, scale = list[str](), done.work, done.work.scale
+    if others := [files.name for files in work.paper.files if files.stands_in and files.name in work.found]:
+        found.append(f"Not the paper's data: {', '.join(others)} stand in. Differences to the paper mean nothing.")
     if scale == 'demo':
-        found.insert(
-            0, 'Scale demo: trainings of a few steps, which show that everything runs. No figure means anything.'
-        )
+        found.append('Scale demo: trainings of a few steps, which show that everything runs. No figure means anything.')
     if scale == 'small':
-        seeds = len(done.work.seeds)
-        found.insert(
-            0, f'Scale small: smaller networks and shorter trainings than published; number of seeds: {seeds}.'
+        seeds = len(work.seeds)
+        found.append(f'Scale small: smaller networks and shorter trainings than published; number of seeds: {seeds}.')
+    found += [f'{name} is left out: {why}.' for name, why in done.left_out.items()]
+    known = [falls for falls in work.falls.values() if falls is not None]
+    if any(known) and scale != 'demo':
+        found.append(
+            f'Not converged: the loss of {sum(known)} of {len(known)} trainings still fell at their end; see below.'
         )
-    falling = sum(falls is True for one in done.work.falls.values() for falls in one.values())
-    if falling and scale != 'demo':
-        total = sum(falls is not None for one in done.work.falls.values() for falls in one.values())
-        found.append(f'Not converged: the loss of {falling} of {total} trainings still fell at their end; see below.')
-    others = [files.name for files in done.work.paper.files if files.stands_in and files.name in done.work.found]
-    if others:
-        found.insert(0, f"Not the paper's data: {', '.join(others)} stand in. Differences to the paper mean nothing.")
     return found
 
 

@@ -59,16 +59,17 @@ def find_files(paper: Paper, data: Path, scale: Scale) -> dict[str, tuple[Path, 
     """
     if not data.is_dir():
         raise FileNotFoundError(f'{data} is not a folder; give the folder with the files of {paper.name} as --data')
+    there = {p: _matching(data, p) or _matching(data, f'**/{p}') for files in paper.files for p in files.paths}
     for stands_in in (False, True) if scale != 'paper' else (False,):
-        found = {}
-        for files in paper.files:
-            places = [next(iter(_matching(data, p) or _matching(data, f'**/{p}')), None) for p in files.paths]
-            if files.stands_in == stands_in and all(places):
-                found[files.name] = tuple(place for place in places if place is not None)
+        of_kind = [files for files in paper.files if files.stands_in == stands_in]
+        found = {f.name: tuple(there[p][0] for p in f.paths) for f in of_kind if all(there[p] for p in f.paths)}
         if found:
             return found
-    wanted = '; '.join(f'{", ".join(f.paths)} ({f.name}: {f.source})' for f in paper.files if not f.stands_in)
-    raise FileNotFoundError(f'{data} holds none of the data of {paper.name}: {wanted}')
+    own = [files for files in paper.files if not files.stands_in]
+    missing = [p for f in own for p in f.paths if not there[p] and any(there[other] for other in f.paths)]
+    what = f'no {", ".join(missing)} for the rest of' if missing else 'none of'
+    wanted = '; '.join(f'{", ".join(f.paths)} ({f.name}: {f.source})' for f in own)
+    raise FileNotFoundError(f'{data} holds {what} the data of {paper.name}: {wanted}')
 
 
 def _matching(data: Path, pattern: str) -> list[Path]:

@@ -89,18 +89,14 @@ def _fidelity(work: Work, which: Which, arm: str, seed: int) -> Mapping[str, flo
     return work.scored(['fidelity', which, arm, seed, sorted(work.found), *work.features], measure)
 
 
-def _fidelity_table(rows: Mapping[str, tuple[Which, str]], columns: Mapping[str, str]) -> Callable[[Work], Values]:
-    """The function that measures a table: rows are arms, columns are scores of :func:`_fidelity`."""
-
-    def measure(work: Work) -> Values:
-        there = present(work)
-        measured = {row: partial(_fidelity, work, which, arm) for row, (which, arm) in rows.items() if which in there}
-        if not measured:
-            which, _ = next(iter(rows.values()))
-            _data(work, which, 0)  # raises the error that says what is missing
-        return work.measured(measured, columns)
-
-    return measure
+def _fidelity_table(work: Work, rows: Mapping[str, tuple[Which, str]], columns: Mapping[str, str]) -> Values:
+    """A table whose rows are arms and whose columns are scores of :func:`_fidelity`."""
+    there = present(work)
+    measured = {row: partial(_fidelity, work, which, arm) for row, (which, arm) in rows.items() if which in there}
+    if not measured:
+        which, _ = next(iter(rows.values()))
+        _data(work, which, 0)  # raises the error that says what is missing
+    return work.measured(measured, columns)
 
 
 # --- Tables 3, 5 and 6 ------------------------------------------------------------------------------------------------
@@ -225,15 +221,16 @@ SPECDM = Paper(
         Table(
             1, 'Quality of image-mask pairs', ('FID (Image)', 'FID (Mask)', 'mSAD'),
             {'LDM-SS': (70.44, 50.01, 0.13), 'Ours-SS': (5.19, 10.79, 0.03)},
-            _fidelity_table({'LDM-SS': ('SS', LDM), 'Ours-SS': ('SS', OURS)},
-                            {'FID (Image)': 'fid_image1', 'FID (Mask)': 'fid_mask', 'mSAD': 'msad'}), note=_FEATURES,
+            partial(_fidelity_table, rows={'LDM-SS': ('SS', LDM), 'Ours-SS': ('SS', OURS)},
+                    columns={'FID (Image)': 'fid_image1', 'FID (Mask)': 'fid_mask', 'mSAD': 'msad'}), note=_FEATURES,
             configs=('specdm', 'specdm_table5'),
             otherwise=('FID',),
         ),
         Table(
             2, 'Quality of pairs of dates', ('FID (Image1)', 'FID (Image2)', 'FID (Mask)'),
             {'LDM-CD': (40.21, 45.99, 11.90), 'Ours-CD': (10.15, 10.74, 0.05)},
-            _fidelity_table({'LDM-CD': ('CD', LDM), 'Ours-CD': ('CD', OURS)}, _DATES), note=_FEATURES,
+            partial(_fidelity_table, rows={'LDM-CD': ('CD', LDM), 'Ours-CD': ('CD', OURS)}, columns=_DATES),
+            note=_FEATURES,
             configs=('specdm_change', 'specdm_change_table5'),
             otherwise=('FID',),
         ),
@@ -257,9 +254,10 @@ SPECDM = Paper(
                 'Ours-CD w/o SAD loss': (0.051, 0.179, 0.020, 31.30, 32.49, 0.26),
                 'Ours-CD': (0.034, 0.086, 0.014, 10.15, 10.74, 0.05),
             },
-            _fidelity_table({'Ours-SS w/o SAD loss': ('SS', WITHOUT), 'Ours-SS': ('SS', OURS),
-                             'Ours-CD w/o SAD loss': ('CD', WITHOUT), 'Ours-CD': ('CD', OURS)},
-                            {'RMSE': 'rmse', 'SAD': 'sad', 'Cross Entropy': 'cross_entropy', **_DATES}),
+            partial(_fidelity_table,
+                    rows={'Ours-SS w/o SAD loss': ('SS', WITHOUT), 'Ours-SS': ('SS', OURS),
+                          'Ours-CD w/o SAD loss': ('CD', WITHOUT), 'Ours-CD': ('CD', OURS)},
+                    columns={'RMSE': 'rmse', 'SAD': 'sad', 'Cross Entropy': 'cross_entropy', **_DATES}),
             digits=3, configs=('specdm_table4', 'specdm_change_table4'),
             note='Reconstruction of test samples; RMSE is in the unit of the files, angles are in radians. The text '
             f'does not say which samples, nor in what units. {_FEATURES}', otherwise=('FID', 'RMSE'),

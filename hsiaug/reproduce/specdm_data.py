@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import rasterio
@@ -44,10 +45,16 @@ class _BarkBeetles(NonGeoDataset):
     classes = ('undamaged', 'damaged')
 
     def __init__(self, file: Any, which: Which, split: str) -> None:
-        with np.load(file, allow_pickle=False) as stored:
-            shapes, starts = stored['shape'], stored['offset']
-            self.parts = [stored[key] for key in (('t1', 't2') if which == 'CD' else ('t2',))]
-            self.damage, self.scale = stored['damage'], float(stored['scale'])
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                shapes, starts = stored['shape'], stored['offset']
+                self.parts = [stored[key] for key in (('t1', 't2') if which == 'CD' else ('t2',))]
+                self.damage, self.scale = stored['damage'], float(stored['scale'])
+        except (OSError, ValueError, LookupError, BadZipFile) as error:  # numpy advises to unpickle what is no archive
+            raise ValueError(
+                f'{file} is no complete archive of pairs of dates, with the arrays shape, offset, t1, t2, damage and '
+                'scale; download it again'
+            ) from error
         rows = [row for row in range(len(shapes)) if (row % 4 == 3) == (split == 'test')]
         self.places = [(slice(*starts[row : row + 2]), tuple(shapes[row])) for row in rows]
 

@@ -44,6 +44,18 @@ def test_windows_of_oscd_overlap_as_in_the_text(tmp_path: Path) -> None:
     assert torch.equal(windows[0]['image'][:, :, :, 13:], windows[1]['image'][:, :, :, :-13])
 
 
+def test_incomplete_files_are_named(tmp_path: Path) -> None:
+    archive = tmp_path / 's2_barkbeetle.npz'
+    for spoil in (lambda: archive.write_text('cut off'), lambda: np.savez(archive, shape=np.zeros((1, 2), int))):
+        spoil()
+        work = Work(SPECDM, 'demo', find_files(SPECDM, tmp_path, 'demo'), tmp_path / 'run')
+        with pytest.raises(ValueError, match=r'barkbeetle\.npz is no complete archive of pairs of dates'):
+            part_of(work, 'CD', 'train')
+    (tmp_path / 'part' / 'img').mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match='holds no label for the rest of the data of specdm: img, label'):
+        find_files(SPECDM, tmp_path / 'part', 'demo')
+
+
 def test_values_of_masks_are_codes_or_classes() -> None:
     codes = [0, 21, 22, 23, 31, 5, 32, 33, 41, 13, 14, 11, 12]
     for values in (sorted(codes), list(range(13))):

@@ -194,6 +194,15 @@ def test_clusters_take_the_place_of_land_cover(data: TrainingData) -> None:
     assert single_dates(PAIRS, 4) is PAIRS
 
 
+def test_pairs_of_one_band_are_clustered_by_brightness(data: TrainingData) -> None:
+    one = replace(data, spec=replace(data.spec, bands=1, wavelengths=None), x=data.x[:, :, :1])
+    generator = train_change_editing(one, ChangeEditingConfig(painter=TINY, clusters=3))
+    assert len(generator.centres.unique()) == 3
+    assert generator.classify(data.x[:, 0, :1]).unique().tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match='show 1 different spectra, too few for 3 clusters'):
+        train_change_editing(replace(one, x=torch.ones_like(one.x)), ChangeEditingConfig(painter=TINY, clusters=3))
+
+
 def test_composites_keep_mask_and_image_together() -> None:
     data = make_pairs(20)
     found = with_composites(data, 2)
@@ -245,6 +254,11 @@ def test_bad_input_is_named(tiny: ChangeEditing) -> None:
     for share in (1.2, (0.4, 0.1), (-0.1, 0.2), (0.1, 0.2, 0.3)):
         with pytest.raises(ValueError, match='change_share must be'):
             tiny.set_change_share(share)
+        with pytest.raises(ValueError, match='Config: change_share must be'):  # before a painter is trained
+            ChangeEditingConfig(change_share=share)
+    unlabelled = torch.rand(3, 2, 8, 16, 16).where(torch.arange(3).view(3, 1, 1, 1, 1) == 0, torch.nan)
+    with pytest.raises(ValueError, match='2 of 3 unlabelled images hold NaN'):
+        train_change_editing(replace(PAIRS, unlabelled=unlabelled))
     with pytest.raises(ValueError, match="of kind 'segmentation' or 'change', found 'scene'"):
         train_change_editing(replace(PAIRS, spec=replace(PAIRS.spec, kind='scene')))
     with pytest.raises(ValueError, match=r'pairs of dates must be \(M, 2, 8, 16, 16\)'):

@@ -115,6 +115,15 @@ def test_samples_of_other_generators_can_be_altered() -> None:
     assert bicubic(data).augment({'image': data.x[:0], 'mask': data.y[:0]}, seed=1)['image'].shape == (0, 5, SIZE, SIZE)
 
 
+def test_batches_of_other_numbers_are_altered_alike() -> None:
+    generator, image = bicubic(plateaus()), plateaus().x.mul(200).round()
+    expected = generator.augment({'image': image}, seed=0)['image']
+    assert torch.equal(generator.augment({'image': image.double()}, seed=0)['image'], expected.double())
+    found = generator.augment({'image': image.to(torch.int16)}, seed=0)['image']
+    assert found.dtype == torch.float32  # interpolation goes below 0 and between whole numbers
+    assert torch.equal(found, expected)
+
+
 def test_scenes_keep_label_and_centre() -> None:
     data = plateaus(kind='scene')
     data.x[:, :, SIZE // 2, SIZE // 2] = 50.0
@@ -161,6 +170,9 @@ def test_values_stay_in_range() -> None:
 
 
 def test_mistakes() -> None:
+    for shape in ((6, 1, SIZE, SIZE), (6, SIZE, SIZE - 1)):
+        with pytest.raises(ValueError, match=r'masks \(6, 12, 12\) are needed with these images, found \(6, '):
+            bicubic(plateaus()).augment({'image': plateaus().x, 'mask': torch.zeros(shape, dtype=torch.int64)})
     spec: SampleSpec = toy_spec('segmentation')
     with pytest.raises(ValueError, match="found 'spectrum'"):
         MSRResGAN(toy_spec('spectrum'))

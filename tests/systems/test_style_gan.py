@@ -35,7 +35,11 @@ def decibels(found: Tensor, expected: Tensor) -> float:
 def shifted(gan: StyleGAN, shift: tuple[float, float]) -> Tensor:
     """Logits of four maps whose input is moved."""
     w = gan.styles(torch.randn(4, 16, generator=rng()), torch.tensor([0, 1, 0, 1]))
-    return gan.synthesise(w, shift)
+    bias, moved = gan.input.affine.bias, torch.tensor([0, 0, *shift]) / gan.size
+    bias += moved
+    logits = gan.synthesise(w)
+    bias -= moved
+    return logits
 
 
 def half_pixel(logits: Tensor) -> Tensor:

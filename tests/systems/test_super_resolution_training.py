@@ -245,6 +245,15 @@ def test_deception_is_that_of_the_text_or_its_mirror() -> None:
     assert float(losses['minimax'] - losses['non_saturating']) == pytest.approx(float(expected), rel=1e-3)
 
 
+def test_real_pairs_may_have_any_numbers() -> None:
+    data = stripes(8)
+    low = torch.randint(9, (8, *data.x.shape[1:2], *(-(-side // 2) for side in data.x.shape[2:])))
+    one, other = (train_super_resolution(data, TINY, low=numbers) for numbers in (low.float(), low.double()))
+    assert same(one, other)
+    with pytest.raises(TypeError, match='must be a tensor, found ndarray'):
+        train_super_resolution(data, TINY, low=low.numpy())  # type: ignore[arg-type]
+
+
 def test_mistakes() -> None:
     data = stripes(4)
     with pytest.raises(ValueError, match="'msrresgan' cannot be made with settings"):

@@ -185,6 +185,17 @@ def test_guidance_goes_beyond_the_condition() -> None:
     assert torch.allclose(guided, none + 3 * (given - none), atol=1e-5)
 
 
+def test_pairs_of_any_numbers_go_through_the_autoencoders_and_others_are_refused() -> None:
+    generator = make()
+    expected = generator.reconstruct(DATA.x[:3], DATA.y[:3])
+    found = generator.reconstruct(DATA.x[:3].double(), DATA.y[:3].to(torch.uint8))
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+    for image, mask in ((DATA.x[:2, 1:], DATA.y[:2]), (DATA.x[:0], DATA.y[:0]), (DATA.x[:2], DATA.y[:2, 1:])):
+        for measure in (generator.reconstruct, generator.mask_cross_entropy):
+            with pytest.raises(ValueError, match=r"images \('n', 8, 16, 16\) with masks are needed, found"):
+                measure(image, mask)
+
+
 def test_both_kinds_have_the_same_denoiser() -> None:
     two, one = make(), make(single_stream=True)
     assert two.code_shape == one.code_shape

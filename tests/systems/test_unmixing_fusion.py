@@ -284,11 +284,32 @@ def test_config_takes_mappings_or_objects() -> None:
     assert UnmixingFusionConfig(unmixing=UnmixingConfig()).unmixing == UnmixingConfig()
 
 
+def test_rgb_files_of_any_depth_are_read_from_0_to_1(tmp_path: Path) -> None:
+    for name, most in (('float', 1), ('bytes', 255), ('words', 65535)):
+        image = np.linspace(0, most, 3 * 32 * 32).reshape(32, 32, 3)
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / 'one.npy', image.astype({1: np.float32, 255: np.uint8, 65535: np.uint16}[most]))
+        images, labels = module._read(tmp_path / name, DATA.spec)
+        assert images.shape == (1, 3, 32, 32)
+        assert images[0, :, 0, 0].tolist() == pytest.approx([0, 0, 0], abs=0.01)
+        assert images[0, 0, 16, 16].item() == pytest.approx(0.52, abs=0.01)
+        assert labels.tolist() == [-1]
+    with pytest.raises(ValueError, match=r'rgb must be a folder of images .*found .*one\.npy'):
+        fit(rgb=tmp_path / 'float' / 'one.npy')
+
+
 def test_patches_that_do_not_fit_are_named_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> None:
         raise AssertionError('trained')
 
     monkeypatch.setattr(module, 'train_unmixing', never)
+    with pytest.raises(ValueError, match=r"no training image holds \['leaves'\]"):
+        fit(replace(DATA, y=DATA.y.clamp_max(1)))
+    ignored = replace(DATA, spec=replace(DATA.spec, ignore_index=255), y=torch.full_like(DATA.y, 255))
+    with pytest.raises(ValueError, match='no mask of the training images holds a class that counts'):
+        fit(ignored, conditional=False)
+    with pytest.raises(ValueError, match="set inputs='rgb' in unmixing"):
+        fit(unmixing={**TINY['unmixing'], 'inputs': 'all'}, rgb=torch.zeros(1, 3, 32, 32))
     for height, width, message in ((16, 12, 'square'), (6, 6, 'maps must be 8, 10, 12 or 14 pixels wide')):
         x, y = (part[..., :height, :width] for part in (DATA.x, DATA.y))
         cut = replace(DATA, spec=replace(DATA.spec, size=(height, width)), x=x, y=y)
@@ -312,6 +333,10 @@ def test_mistakes() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             fit(**settings)
+    with pytest.raises(ValueError, match=r'rgb_labels must be .* found \(2,\) of torch.float32: \[0.0, 1.5\]'):
+        fit(rgb=torch.zeros(2, 3, 32, 32), rgb_labels=torch.tensor([0, 1.5]))
+    with pytest.raises(ValueError, match='rgb_labels are those of images given as a tensor, found rgb=None'):
+        fit(rgb_labels=torch.tensor([0, 1]))
     with pytest.raises(TypeError, match='uint8 tensor'):
         fit(rgb=torch.zeros(1, 3, 32, 32, dtype=torch.int32))
     with pytest.raises(ValueError, match='wavelengths of the 24 bands are unknown'):

@@ -128,14 +128,7 @@ class ChangeEditing(Generator):
         Raises:
             ValueError: for shares outside [0, 1) or in the wrong order.
         """
-        setting = check_value('ChangeEditing', 'change_share', change_share, ChangeShare, SHARE)
-        if setting is not None:
-            setting = [float(bound) for bound in (setting if isinstance(setting, Sequence) else (setting, setting))]
-            if len(setting) != 2 or setting[0] > setting[1]:
-                raise ValueError(
-                    f'ChangeEditing: change_share must be a number, or two in ascending order, found {change_share}'
-                )
-        self.settings['change_share'] = setting
+        self.settings['change_share'] = share_bounds('ChangeEditing', change_share)
         mean = float(self._share_table()[:, CHANGED].mean())
         self.class_prior.copy_(torch.tensor([1 - mean, mean]))
 
@@ -221,7 +214,7 @@ class ChangeEditing(Generator):
         """
         centres = self.centres if centres is None else centres
         scale = self.shape_spread.to(image)
-        targets = normalize(centres.to(image)) / scale
+        targets = spectral_shape(centres.to(image)) / scale
         return torch.cat([
             torch.cdist((pixel_shapes(part) / scale).flatten(1, 2), targets).argmin(dim=2).view(-1, *part.shape[2:])
             for part in image.split(CHUNK)
@@ -272,6 +265,22 @@ class ChangeEditing(Generator):
         return {'image': torch.stack([image, second], dim=1), 'mask': change[:, None]}
 
 
+def share_bounds(who: str, change_share: ChangeShare) -> list[float] | None:
+    """Lowest and highest share of changed pixels, as JSON has them, of a number or a range; None if None is given."""
+    setting = check_value(who, 'change_share', change_share, ChangeShare, SHARE)
+    if setting is None:
+        return None
+    bounds = [float(bound) for bound in ((setting, setting) if isinstance(setting, int | float) else setting)]
+    if len(bounds) != 2 or bounds[0] > bounds[1]:
+        raise ValueError(f'{who}: change_share must be a number, or two in ascending order, found {change_share}')
+    return bounds
+
+
 def pixel_shapes(image: Tensor) -> Tensor:
-    """(n, H, W, C) softened spectra over their norm: what land cover shows in whatever light."""
-    return torch.cat([normalize(soft(part)).movedim(1, -1) for part in image.split(CHUNK)])
+    """(n, H, W, C) shape of the softened spectra: what land cover shows in whatever light."""
+    return torch.cat([spectral_shape(soft(part)).movedim(1, -1) for part in image.split(CHUNK)])
+
+
+def spectral_shape(spectra: Tensor) -> Tensor:
+    """Spectra (n, C, ...) over their norm; of a single band, which has no shape, as they are."""
+    return spectra if spectra.shape[1] == 1 else normalize(spectra)

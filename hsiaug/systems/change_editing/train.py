@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 from sklearn.cluster import KMeans
 
 from ...engine import Run
+from ...engine.data import require_finite_samples
 from ...functional.dates import flat_mask
 from ...functional.pasting import pasted_where
 from ...functional.plain import plain_torch
 from ...functional.scaling import BandScaler
-from ...settings import NOT_NEGATIVE, Range, check_settings
+from ...settings import NOT_NEGATIVE, SHARE, Range, check_settings, checked_arguments
 from ...streams import shuffled, stream
 from ..base import TrainingData
 from ..training import trains
 from ..two_stream_diffusion import TwoStreamConfig, TwoStreamDiffusion, train_two_stream
 from .drift import SMALLEST
-from .model import ChangeEditing, ChangeShare, FirstDate, pixel_shapes
+from .model import ChangeEditing, ChangeShare, FirstDate, pixel_shapes, share_bounds
 
 CLUSTERED = 20_000
 """Pixels, drawn at random, that clusters are found in."""
@@ -52,11 +54,11 @@ class ChangeEditingConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.painter, Mapping):  # where JSON or YAML wrote it
-            try:
-                object.__setattr__(self, 'painter', TwoStreamConfig(**self.painter))
-            except TypeError as error:
-                raise ValueError(f'ChangeEditingConfig: painter cannot be {dict(self.painter)}: {error}') from error
-        check_settings(self, clusters=Range(2), composites=NOT_NEGATIVE, drift=Range(0, 1), change_share=Range(0, 1))
+            where = f'ChangeEditingConfig: painter cannot be {dict(self.painter)}'
+            settings = checked_arguments(TwoStreamConfig, self.painter, where)
+            object.__setattr__(self, 'painter', TwoStreamConfig(**settings))
+        check_settings(self, clusters=Range(2), composites=NOT_NEGATIVE, drift=Range(0, 1), change_share=SHARE)
+        share_bounds('ChangeEditingConfig', self.change_share)
         if self.painter.single_stream:
             raise ValueError(
                 'ChangeEditingConfig: the painter needs two streams, since it is given the mask by its code; leave '
@@ -127,6 +129,8 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
             f'unlabelled pairs of dates must be (M, {", ".join(map(str, expected))}) as the labelled '
             f'{"images" if masked else "ones"} are, found {tuple(data.unlabelled.shape)}'
         )
+    require_finite_samples(data.x)
+    require_finite_samples(data.unlabelled, 'unlabelled images')
     if masked:
         return data
     image, mask = data.x[:, 0], flat_mask(data.y)
@@ -137,7 +141,13 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
     if len(drawn) < clusters:
         raise ValueError(f'{len(drawn)} pixels count in the change masks, too few for {clusters} clusters')
     scaler = BandScaler().fit(pixels[drawn].numpy())
-    found = KMeans(clusters, n_init=3, random_state=seed % 2**32).fit(scaler.transform(pixels[drawn].numpy()))
+    some = scaler.transform(pixels[drawn].numpy())
+    if (distinct := len(np.unique(some.round(4), axis=0))) < clusters:
+        raise ValueError(
+            f'the first dates show {distinct} different spectra, too few for {clusters} clusters of land cover; lower '
+            'clusters, which must be 2 at least, or give other images'
+        )
+    found = KMeans(clusters, n_init=3, random_state=seed % 2**32).fit(some)
     classes = torch.from_numpy(found.predict(scaler.transform(shapes.flatten(0, 2).numpy()))).long().reshape(mask.shape)
     names = tuple(f'cluster {k + 1}' for k in range(clusters))
     # clusters may take the value that a change mask ignores: any but theirs will do

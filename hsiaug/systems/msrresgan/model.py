@@ -93,7 +93,7 @@ class MSRResGAN(Generator):
 
     def normalise(self, image: Tensor) -> Tensor:
         """Images of the dataset's unit, as the network takes them."""
-        return (image - self.band_mean) / self.scale
+        return (image.float() - self.band_mean) / self.scale
 
     def forward(self, low: Tensor) -> Tensor:
         """(n, C, kh, kw) in the dataset's unit, of (n, C, h, w)."""
@@ -178,16 +178,20 @@ class MSRResGAN(Generator):
             seed: seed of the windows and the noise; if None, fresh entropy is taken from torch's global generator.
 
         Returns:
-            the batch with new ``image`` and ``mask``, on the same devices.
+            the batch with new ``image`` and ``mask``, on the same devices; images of whole numbers as float32.
 
         Raises:
-            ValueError: if the images do not match the spec.
+            ValueError: if the images do not match the spec, or the masks the images.
         """
-        image = batch['image']
+        image, mask = batch['image'], batch.get('mask')
         self.require_images(image)
+        if mask is not None and mask.shape != (expected := (len(image), *image.shape[-2:])):
+            raise ValueError(f'MSRResGAN: masks {expected} are needed with these images, found {tuple(mask.shape)}')
         with as_trained(self):
-            altered, mask = self._alter(image.to(self.device), batch.get('mask'), None, stream(seed))
-        result = {**batch, 'image': altered.to(image.device, image.dtype)}
+            altered, mask = self._alter(image.to(self.device, torch.float32), mask, None, stream(seed))
+        # whole numbers would cut off fractions, and wrap around below 0
+        dtype = image.dtype if image.is_floating_point() else torch.float32
+        result = {**batch, 'image': altered.to(image.device, dtype)}
         return result if mask is None else {**result, 'mask': mask}
 
     def _alter(

@@ -9,7 +9,7 @@ network for three bands.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -101,13 +101,17 @@ class _Stage(Training):
         self,
         name: str,
         generator: MSRResGAN,
-        modules: dict[str, nn.Module],
-        trained: dict[str, list[nn.Parameter]],
+        trained: dict[str, Iterable[nn.Parameter]],
         low: Tensor | None,
         config: SuperResolutionConfig,
         steps: int,
         seed: int,
+        discriminator: nn.Module | None = None,
     ) -> None:
+        self.network: Any = generator.network.train()
+        modules: dict[str, nn.Module] = {'network': self.network}
+        if discriminator is not None:
+            modules['discriminator'] = discriminator.train()
         optimisers = {k: torch.optim.Adam(p, lr=config.lr, fused=True) for k, p in trained.items()}
         super().__init__(name, modules, optimisers, steps, seed, generator.device, Staircase(config.lr_decay))
         self.generator, self.config, self.low, self.precision = generator, config, low, config.precision
@@ -116,8 +120,9 @@ class _Stage(Training):
         """Normalised images of low resolution, or of high resolution interpolated from it, and of high resolution."""
         rows = torch.randint(len(self.generator.image), (self.config.batch_size,), generator=rng, device=self.device)
         high = self.generator.normalise(self.generator.image[rows])
-        low = None if self.low is None else self.generator.normalise(self.low[rows])
-        if low is None:  # of the whole batch, so that many processes draw the noise of one
+        if self.low is not None:
+            low = self.generator.normalise(self.low[rows])
+        else:  # of the whole batch, so that many processes draw the noise of one
             low = degrade(padded(high, self.config.factor), self.config.factor, self.config.mtf, self.config.noise, rng)
         return self.share(low), self.share(high)
 
@@ -132,14 +137,9 @@ def interpolated(low: Tensor, high: Tensor, factor: int) -> Tensor:
 class GradientStage(_Stage):
     """Trains the gradient network."""
 
-    def __init__(
-        self, generator: MSRResGAN, network: MSRResNet, low: Tensor | None, config: SuperResolutionConfig, seed: int
-    ) -> None:
-        assert network.gradient is not None
-        trained = {'gradient': list(network.gradient.parameters())}
-        modules: dict[str, nn.Module] = {'network': network}
-        super().__init__('gradient', generator, modules, trained, low, config, config.gradient_iterations, seed)
-        self.network = network.train()
+    def __init__(self, generator: MSRResGAN, low: Tensor | None, config: SuperResolutionConfig, seed: int) -> None:
+        trained = {'gradient': generator.network.gradient.parameters()}  # type: ignore[union-attr]
+        super().__init__('gradient', generator, trained, low, config, config.gradient_iterations, seed)
 
     def update(self, rng: torch.Generator) -> None:
         """Squared error of the learned gradient."""
@@ -160,23 +160,22 @@ class GeneratorStage(_Stage):
         config: SuperResolutionConfig,
         seed: int,
     ) -> None:
-        network = generator.network.train()
-        modules: dict[str, nn.Module] = {'network': network}
-        if isinstance(network, MSRResNet) and network.gradient is not None:
-            network.gradient.eval().requires_grad_(False)
-        trained = {'generator': [p for p in network.parameters() if p.requires_grad]}
+        parts = generator.network.named_parameters()
+        trained: dict[str, Iterable[nn.Parameter]] = {
+            'generator': [p for name, p in parts if not name.startswith('gradient.')]
+        }
         if discriminator is not None:
-            modules['discriminator'] = discriminator.train()
-            trained['discriminator'] = list(discriminator.parameters())
-        super().__init__('generator', generator, modules, trained, low, config, config.iterations, seed)
-        self.network, self.discriminator = network, discriminator
+            trained['discriminator'] = discriminator.parameters()
+        super().__init__('generator', generator, trained, low, config, config.iterations, seed, discriminator)
+        self.discriminator = discriminator
+        if getattr(self.network, 'gradient', None) is not None:
+            self.network.gradient.eval().requires_grad_(False)
 
     def restored(self, low: Tensor, high: Tensor) -> Tensor:
         """What the network makes of the low resolution, of the size of the high one."""
-        network: Any = self.network
-        if isinstance(network, SRResNet):  # it interpolates by itself
-            return network(low)[..., : high.shape[-2], : high.shape[-1]]
-        return network.restore(interpolated(low, high, self.config.factor))
+        if isinstance(self.network, SRResNet):  # it interpolates by itself
+            return self.network(low)[..., : high.shape[-2], : high.shape[-1]]
+        return self.network.restore(interpolated(low, high, self.config.factor))
 
     def update(self, rng: torch.Generator) -> None:
         """The discriminator's step, then the generator's on the same batch."""
@@ -244,11 +243,11 @@ def train_super_resolution(
             discriminator = SRDiscriminator(data.spec.bands, size, config.discriminator_width).to(run.device)
     generator.observe(data)
     generator.to(run.device)
-    low = None if low is None else low.to(run.device)
+    low = None if low is None else low.to(run.device, torch.float32)
     network: Any = generator.network
     stages: dict[str, Callable[[], _Stage]] = {}
     if isinstance(network, MSRResNet) and network.gradient is not None:
-        stages['gradient'] = partial(GradientStage, generator, network, low, config, run.seed)
+        stages['gradient'] = partial(GradientStage, generator, low, config, run.seed)
     if any(True for _ in network.parameters()):
         stages['generator'] = partial(GeneratorStage, generator, discriminator, low, config, run.seed)
     run_stages(stages, run, CHECKPOINT_FILE, identity)
@@ -300,6 +299,8 @@ def _require_trainable(data: TrainingData, config: SuperResolutionConfig, low: T
     require_images('super-resolution', data, 'segmentation', 'scene')
     if low is None:
         return
+    if not isinstance(low, Tensor):
+        raise TypeError(f'low-resolution patches must be a tensor, found {type(low).__name__}')
     fine = tuple(data.x.shape)
     coarse = (*fine[:2], *(-(-side // config.factor) for side in fine[2:]))
     if tuple(low.shape) not in (coarse, fine) or not torch.isfinite(low).all():

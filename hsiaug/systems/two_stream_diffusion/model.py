@@ -235,7 +235,7 @@ class TwoStreamDiffusion(Generator):
 
     def normalise(self, image: Tensor) -> Tensor:
         """Images of the dataset's unit, as the autoencoder takes them: (n, C, H, W), dates one after the other."""
-        return (stacked_dates(image) - self.band_mean) / self.band_std
+        return (stacked_dates(image).float() - self.band_mean) / self.band_std
 
     def by_date(self, image: Tensor) -> Tensor:
         """(..., C, dates, H, W) view of (..., dates times C, H, W): a sum over C is one over the bands of each date."""
@@ -270,8 +270,14 @@ class TwoStreamDiffusion(Generator):
 
     def _mean_codes(self, image: Tensor, mask: Tensor) -> Iterator[tuple[list[Tensor], Tensor]]:
         """Means of the codes of each stream, and flat masks, of some samples at a time."""
-        parts = image.to(self.device).split(CHUNK), flat_mask(mask).to(self.device).split(CHUNK)
-        for x, y in zip(*parts, strict=True):
+        image, mask = image.to(self.device), flat_mask(mask).to(self.device, torch.int64)
+        fits = image.ndim == len(self.spec.image_shape) + 1 and stacked_dates(image).shape[1] == self.channels
+        if not fits or len(image) == 0 or mask.shape != (len(image), *image.shape[-2:]):
+            raise ValueError(
+                f'TwoStreamDiffusion: images {("n", *self.spec.image_shape)} with masks are needed, found '
+                f'{tuple(image.shape)} with {tuple(mask.shape)}'
+            )
+        for x, y in zip(image.split(CHUNK), mask.split(CHUNK), strict=True):
             yield [mean for mean, _ in self.posterior(self.normalise(x), y)], y
 
     # --- sampling ---------------------------------------------------------------------------------------------------

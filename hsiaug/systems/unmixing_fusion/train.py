@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ...datasets import SceneDataset, SceneFolder
+from ...datasets.folders.image_files import subfolders
 from ...datasets.real.held import class_fractions
 from ...engine import Run
 from ...engine.checkpoint import digest_of
@@ -90,6 +91,16 @@ class UnmixingFusionConfig:
                 f'UnmixingFusionConfig: rgb_weight must be between 0 and 1, found {self.rgb_weight}; give rgb=None to '
                 'leave RGB images out'
             )
+        if self.rgb is not None and self.unmixing.inputs == 'all':  # type: ignore[union-attr]
+            raise ValueError(
+                "UnmixingFusionConfig: RGB images can be unmixed from red, green and blue only; set inputs='rgb' in "
+                'unmixing, or leave rgb out'
+            )
+        if self.rgb_labels is not None and not isinstance(self.rgb, Tensor):
+            raise ValueError(
+                f'UnmixingFusionConfig: rgb_labels are those of images given as a tensor, found rgb={self.rgb!r}; '
+                'leave them out, or name the folders of images after their classes'
+            )
 
 
 class Maps(NamedTuple):
@@ -133,6 +144,7 @@ def train_unmixing_fusion(
             learning.network, **UnmixingFusion.settings_in(config),
         ).to(device)  # fmt: skip
     require_images('unmixing_fusion', data, 'scene', 'segmentation')
+    _require_classes(data, rgb_labels, config.conditional)
     images = torch.cat([data.x, data.unlabelled]) if len(data.unlabelled) else data.x
     network = train_unmixing(images, spec.wavelengths, unmixing, run)
     generator.unmixing = network
@@ -190,6 +202,18 @@ def _mask_accuracy(generator: UnmixingFusion, data: TrainingData) -> float | Non
     return float((found == data.val_y)[counts].float().mean()) if counts.any() else None
 
 
+def _require_classes(data: TrainingData, rgb_labels: Tensor | None, conditional: bool) -> None:
+    """Refuse masks in which no pixel counts, and classes to condition on that nothing to be learnt holds."""
+    spec, held = data.spec, data.y[data.spec.counted(data.y)]
+    if not len(held):
+        raise ValueError(f'unmixing_fusion: no {spec.target_key} of the training images holds a class that counts')
+    if spec.kind == 'scene' and rgb_labels is not None:
+        held = torch.cat([held, rgb_labels[rgb_labels >= 0]])
+    lost = [name for k, name in enumerate(spec.classes) if not (held == k).any() and name not in spec.uncounted]
+    if conditional and lost:
+        raise ValueError(f'unmixing_fusion: no training image holds {lost}; leave them out of the spec')
+
+
 def _rgb_patches(
     config: UnmixingFusionConfig, spec: SampleSpec
 ) -> tuple[Tensor | None, Tensor | None, dict[str, Any] | None]:
@@ -198,12 +222,14 @@ def _rgb_patches(
         return None, None, None
     images, labels = (config.rgb, config.rgb_labels) if isinstance(config.rgb, Tensor) else _read(config.rgb, spec)
     images = require_rgb(images, 'unmixing_fusion')
-    labels = _no_labels(len(images)) if labels is None else labels.to(torch.int64).cpu()
-    if labels.shape != (len(images),) or not NO_LABEL <= int(labels.min()) <= int(labels.max()) < spec.num_classes:
+    labels = _no_labels(len(images)) if labels is None else labels.cpu()
+    known = (labels >= NO_LABEL) & (labels < spec.num_classes)
+    if labels.shape != (len(images),) or labels.is_floating_point() or not known.all():
         raise ValueError(
             f'unmixing_fusion: rgb_labels must be ({len(images)},) in [0, {spec.num_classes}), or −1 where unknown, '
-            f'found {tuple(labels.shape)} from {int(labels.min())} to {int(labels.max())}'
+            f'found {tuple(labels.shape)} of {labels.dtype}: {labels.unique().tolist()[:8]}'
         )
+    labels = labels.to(torch.int64)
     coarse = avg_pool2d(images, config.rgb_factor)
     size = (spec.size or (0,))[0]
     if min(coarse.shape[-2:]) < size:
@@ -222,23 +248,19 @@ def _rgb_patches(
 
 def _read(folder: str | os.PathLike[str], spec: SampleSpec) -> tuple[Tensor, Tensor]:
     """Images of a folder, or of a folder per class, from 0 to 1, and their labels."""
-    root = Path(folder)
-    per_class = root.is_dir() and any(path.is_dir() for path in root.iterdir())
-    files = SceneFolder(root, scale=1 / 255) if per_class else SceneFolder(root.parent, [root.name], scale=1 / 255)
-    images = SceneDataset.from_dataset(files)
-    known = [spec.classes.index(name) if name in spec.classes else NO_LABEL for name in files.spec.classes]
-    return images.image, torch.tensor(known)[images.label]
+    root = Path(folder).expanduser().resolve()
+    if not root.is_dir():
+        raise ValueError(f'unmixing_fusion: rgb must be a folder of images or of a folder per class, found {root}')
+    files = SceneFolder(root) if subfolders(root) else SceneFolder(root.parent, [root.name])
+    images, known = SceneDataset.from_dataset(files), files.spec.classes
+    # Files of 8 and 16 bits are told apart by their values; those of floating point may lie from 0 to 1 already.
+    brightest = next((value for value in (1, 255, 65535) if images.image.max() <= value), 1)
+    labels = torch.tensor([spec.classes.index(name) if name in spec.classes else NO_LABEL for name in known])
+    return images.image * (1 / brightest), labels[images.label]
 
 
 def _with_all_classes(maps: Maps, spec: SampleSpec) -> Maps:
     """The maps, with one of no weight for a class that is to be ignored and so is in none."""
-    missing = sorted(set(range(spec.num_classes)) - set(maps.labels.tolist()))
-    if lost := [spec.classes[k] for k in missing if k != spec.ignore_index]:
-        raise ValueError(f'unmixing_fusion: no training image holds {lost}; leave them out of the spec')
-    if not missing:
-        return maps
-    return Maps(
-        torch.cat([maps.abundances, maps.abundances[:1]]),
-        torch.cat([maps.labels, torch.tensor(missing)]),
-        torch.cat([maps.weights, torch.zeros(1)]),
-    )
+    missing = torch.tensor(sorted(set(range(spec.num_classes)) - set(maps.labels.tolist())), dtype=torch.int64)
+    none = maps.abundances[:1].expand(len(missing), -1, -1, -1), missing, torch.zeros(len(missing))
+    return Maps(*(torch.cat(parts) for parts in zip(maps, none, strict=True)))

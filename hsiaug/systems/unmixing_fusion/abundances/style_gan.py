@@ -126,14 +126,13 @@ class FourierInput(nn.Module):
             self.affine.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
         self.mix = nn.Parameter(torch.randn(width, width) / math.sqrt(width))
 
-    def forward(self, w: Tensor, side: int, shift: tuple[float, float]) -> Tensor:
-        """(n, width, side, side), moved by ``shift`` sides of the map down and to the right."""
+    def forward(self, w: Tensor, side: int) -> Tensor:
+        """(n, width, side, side) of styles, whose last two ``affine`` values are shifts, in sides of the map."""
         turn = self.affine(w).float()
         cosine, sine = (turn[:, :2] / turn[:, :2].norm(dim=1, keepdim=True).clamp_min(1e-8)).unbind(dim=1)
         rotation = torch.stack([cosine, -sine, sine, cosine], dim=1).view(-1, 2, 2)
         frequencies = self.frequencies @ rotation
-        place = torch.stack([turn[:, 2 + axis] + by for axis, by in enumerate(shift)], dim=1)
-        phases = self.phases - (frequencies @ place[:, :, None])[:, :, 0]
+        phases = self.phases - (frequencies @ turn[:, 2:, None])[:, :, 0]
         grid = (torch.arange(side, device=w.device) - (side - 1) / 2) / self.rate
         rows = (frequencies[:, :, 0, None] * grid)[:, :, :, None]
         columns = (frequencies[:, :, 1, None] * grid)[:, :, None]
@@ -193,10 +192,9 @@ class StyleGAN(AbundanceModel):
             known = torch.cat([known, rms_norm(self.labels(index), (self.noise_dim,))], dim=1)
         return self.mapping(known)
 
-    def synthesise(self, w: Tensor, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-        """Logits (n, k, s, s) of styles; the map is moved by ``shift`` pixels down and to the right."""
-        down, right = shift
-        x = self.input(w, self.sides[0], (down / self.size, right / self.size))
+    def synthesise(self, w: Tensor) -> Tensor:
+        """Logits (n, k, s, s) of styles."""
+        x = self.input(w, self.sides[0])
         for layer, side in zip(self.layers, self.sides[1:], strict=True):
             x = layer(x, w, side)
         return self.last(x, w)
