@@ -122,7 +122,9 @@ def _open(file: Path, drivers: Sequence[str] = DRIVERS, options: Mapping[str, st
                 reasons.append(str(error))
     said = [reason for reason in reasons if 'not recognized' not in reason]
     known = f'{", ".join(drivers)}; arrays are read from .npy, .npz, .mat, .h5 and .nc files'
-    raise RasterioIOError(said[0] if said else f'{file} has none of the formats {known}')
+    raw = file.suffix.lower() in (*DATA_SUFFIXES, '')
+    hint = '; raw values need an ENVI header next to them, whose first line is ENVI' if raw else ''
+    raise RasterioIOError(said[0] if said else f'{file} has none of the formats {known}{hint}')
 
 
 def _place(source: Any) -> Place | None:
@@ -304,5 +306,6 @@ def _map_envi(file: Path, header: Mapping[str, str], source: Any, facts: Facts) 
         )
     axes = _AXES.get(header.get('interleave', '').strip().lower()[:3])
     if axes is None:
+        facts.notices.append(f'{file}: its header says no interleave (bsq, bil or bip); it is read as bsq')
         return None
     return np.memmap(file, dtype, 'r', offset, tuple(shape[axis] for axis in axes)).transpose(np.argsort(axes))

@@ -194,3 +194,17 @@ def test_whatever_a_header_says_is_read_or_refused(tmp_path: Path, fields: dict[
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 64 << 20
+
+
+def test_what_a_header_leaves_out_is_said(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    header = file.with_suffix('.hdr').read_text()
+    file.with_suffix('.hdr').write_text(header.replace('interleave = bsq\n', ''))
+    with pytest.warns(
+        UserWarning, match=r'a.img: its header says no interleave \(bsq, bil or bip\); it is read as bsq'
+    ):
+        assert np.array_equal(open_scene(file).cube, CUBE)
+    for text in ('\ufeff' + header, None):  # as some editors begin a file; no header at all
+        file.with_suffix('.hdr').unlink() if text is None else file.with_suffix('.hdr').write_text(text, 'utf-8')
+        with pytest.raises(SceneFileError, match='need an ENVI header next to them, whose first line is ENVI'):
+            open_scene(file)

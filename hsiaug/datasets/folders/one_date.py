@@ -48,7 +48,7 @@ class PairFolder(RealDataset):
         nodata: stored value that means "no measurement"; if None, a file's own.
         image_key: variable of the image in ``.npz`` and ``.mat`` files with several variables.
         mask_key: variable of the mask in such files.
-        layout: position of the bands in arrays, ``'hwc'`` or ``'chw'``; if None, the first mask decides.
+        layout: position of the bands in arrays, ``'hwc'``, ``'chw'`` or ``'hcw'``; if None, the first mask decides.
         transforms: function of a sample, as in torchgeo.
 
     Raises:
