@@ -285,6 +285,7 @@ class Generator(BufferedModule):
         Raises:
             ValueError: if n is not a number of samples, labels and n disagree, or a label is out of range.
             SpecMismatchError: if the samples do not have the shape given by the spec.
+            TypeError: if a user's own ``_draw`` returns no tensors by name.
         """
         n = check_value(type(self).__name__, 'n', n, int, NOT_NEGATIVE)
         rng = stream(seed)
@@ -303,15 +304,30 @@ class Generator(BufferedModule):
             return {key: value[:0] for key, value in self.sample(1, seed=0).items()}
         with as_trained(self):
             batch = self._draw(labels, rng)
-        if 'mask' not in batch:
-            batch.setdefault('label', sent(labels, self.device))
+        batch = self._in_layout(batch, labels)
         image = batch['image'].to(torch.float32)
         batch['image'] = self.spec.clamped(image) if self.clip else image
-        if batch['image'].shape != (n, *self.spec.image_shape):
-            raise SpecMismatchError(
-                f'{type(self).__name__}: it makes images of {tuple(batch["image"].shape[1:])}, its spec says '
-                f'{self.spec.image_shape}; it was trained on other samples, or its config was changed'
-            )
+        return batch
+
+    def _in_layout(self, batch: Any, labels: Tensor) -> dict[str, Tensor]:
+        """What was drawn for (n,) labels, with them, unless it is no batch of n samples of the spec."""
+        who = type(self).__name__
+        if not isinstance(batch, dict):
+            raise TypeError(f'{who}: _draw must return tensors by name, found {type(batch).__name__}')
+        if self.spec.target_key == 'label':
+            batch.setdefault('label', sent(labels, self.device))
+        for key, (_, shape) in self.spec.layout('label_prob' in batch).items():
+            value = batch.get(key)
+            found: Any = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            if found[:1] != (len(labels),):
+                raise TypeError(
+                    f'{who}: {len(labels)} samples of {key!r} must be drawn, found {found} among {[*batch]}'
+                )
+            if found[1:] != shape:
+                raise SpecMismatchError(
+                    f'{who}: it makes {key}s of {found[1:]}, its spec says {shape}; it was trained on other samples, '
+                    'or its config was changed'
+                )
         return batch
 
     # --- saved form -------------------------------------------------------------------------------------------------
