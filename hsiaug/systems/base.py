@@ -59,8 +59,12 @@ def register(name: str) -> Callable[[G], G]:
     """Class decorator that registers a generator under the name used in config files and saved folders."""
 
     def decorate(cls: G) -> G:
+        if not (isinstance(name, str) and name and isinstance(cls, type) and issubclass(cls, Generator)):
+            raise TypeError(f'a subclass of Generator is registered by a name, found {cls!r} by {name!r}')
         if name in REGISTRY:
-            raise ValueError(f'a generator named {name!r} is registered already: {REGISTRY[name].__name__}')
+            raise ValueError(
+                f'a generator named {name!r} is registered already: {REGISTRY[name].__name__}; choose another name'
+            )
         REGISTRY[name] = cls
         cls.type_name = name
         return cls
@@ -218,7 +222,9 @@ class Generator(BufferedModule):
             data: the training part of a split.
             seed: seed of all randomness in the fit.
         """
-        raise NotImplementedError(f'{type(self).__name__} is trained by hsiaug.trainers.fit_generator')
+        raise NotImplementedError(
+            f'{type(self).__name__} has no fit of its own; hsiaug.trainers.fit_generator trains what has a training'
+        )
 
     def require_trained(self, learnt: object) -> None:
         """Refuse to draw while what is ``learnt`` is empty."""
@@ -246,7 +252,7 @@ class Generator(BufferedModule):
             base,
             version=__version__,
             seed=seed,
-            training={'generator': self.type_name, **self.settings, **json_ready(training or {})},
+            training={'generator': self.type_name, **json_ready(self.settings), **json_ready(training or {})},
         )
 
     @property
@@ -264,7 +270,7 @@ class Generator(BufferedModule):
 
         All randomness comes from ``rng``. In a sample with a mask, the label is a class that it should hold.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} implements no _draw, which makes samples')
 
     @plain_torch()
     @torch.no_grad()

@@ -60,7 +60,10 @@ def fit_generator(
         config = trainer.settings(kind, settings)
         run = Run(as_seed(seed), device, devices, nodes, folder, progress=progress, losses=losses)
         with run.launched() as mine:
-            return trainer.train(data, config, replace(run, device=str(mine)))
+            trained = trainer.train(data, config, replace(run, device=str(mine)))
+        if not isinstance(trained, Generator):
+            raise TypeError(f'the training of {kind!r} must return its generator, found {type(trained).__name__}')
+        return trained.eval()
     generator_class(kind).check_settings(settings)
     generator = make_generator(kind, data.spec, settings)
     generator.to(device).fit(data, as_seed(seed))
