@@ -35,7 +35,7 @@ class LossLog:
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         """Take the losses of the next step; the device is not waited for."""
-        self._recent.append({name: loss.detach().clone() for name, loss in losses.items()})
+        self._recent.append({name: torch.as_tensor(loss).detach().clone() for name, loss in losses.items()})
 
     def write(self) -> None:
         """Write what is complete of the steps that were taken since."""

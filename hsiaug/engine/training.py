@@ -20,6 +20,7 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_para
 
 from ..datasets.shared import world
 from ..progress import progress_bar
+from ..settings import NOT_NEGATIVE, check_value
 from ..streams import stream_of_process, stream_of_step
 from .checkpoint import found_checkpoint, restore, resumable, state_of, write_checkpoint
 from .cuda_graphs import capture, make_capturable, wanted
@@ -84,7 +85,8 @@ class Training:
         schedule: Schedule = constant,
     ) -> None:
         self.name, self.modules, self.optimisers = name, dict(modules), dict(optimisers)
-        self.steps, self.step, self.seed, self.device, self.schedule = steps, 0, seed, device, schedule
+        self.steps = check_value(type(self).__name__, 'steps', steps, int, NOT_NEGATIVE)
+        self.step, self.seed, self.device, self.schedule = 0, seed, device, schedule
         # Kept here: a checkpoint must not bring back the rate that a training diverged with.
         self.rates = {key: [float(g['lr']) for g in found.param_groups] for key, found in optimisers.items()}
         self.losses: dict[str, Tensor] = {}
@@ -261,8 +263,7 @@ class Training:
 
     def _look(self, file: Path | None, thorough: bool) -> dict[str, float]:
         """Losses as numbers, after a check that they, and if ``thorough`` the weights, are finite."""
-        names = list(self.losses)
-        values = dict(zip(names, torch.stack([self.losses[name] for name in names]).tolist(), strict=True))
+        values = {name: float(loss) for name, loss in self.losses.items()}
         diverged = f'{self.name} diverged' if self.alone else f'training diverged in stage {self.name!r}'
         modules, stage = self.modules if thorough else {}, None if self.alone else self.name
         if self._log is not None:

@@ -33,6 +33,13 @@ def plain_torch() -> Iterator[None]:
 
 
 @contextmanager
+def learning() -> Iterator[None]:
+    """:func:`plain_torch` where gradients are recorded, even if a caller has turned them off."""
+    with plain_torch(), torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextmanager
 def as_trained(module: nn.Module) -> Iterator[None]:
     """A module in eval mode, then in its own again.
 

@@ -59,8 +59,12 @@ def register(name: str) -> Callable[[G], G]:
     """Class decorator that registers a generator under the name used in config files and saved folders."""
 
     def decorate(cls: G) -> G:
+        if not (isinstance(name, str) and name and isinstance(cls, type) and issubclass(cls, Generator)):
+            raise TypeError(f'a subclass of Generator is registered by a name, found {cls!r} by {name!r}')
         if name in REGISTRY:
-            raise ValueError(f'a generator named {name!r} is registered already: {REGISTRY[name].__name__}')
+            raise ValueError(
+                f'a generator named {name!r} is registered already: {REGISTRY[name].__name__}; choose another name'
+            )
         REGISTRY[name] = cls
         cls.type_name = name
         return cls
@@ -218,7 +222,9 @@ class Generator(BufferedModule):
             data: the training part of a split.
             seed: seed of all randomness in the fit.
         """
-        raise NotImplementedError(f'{type(self).__name__} is trained by hsiaug.trainers.fit_generator')
+        raise NotImplementedError(
+            f'{type(self).__name__} has no fit of its own; hsiaug.trainers.fit_generator trains what has a training'
+        )
 
     def require_trained(self, learnt: object) -> None:
         """Refuse to draw while what is ``learnt`` is empty."""
@@ -246,7 +252,7 @@ class Generator(BufferedModule):
             base,
             version=__version__,
             seed=seed,
-            training={'generator': self.type_name, **self.settings, **json_ready(training or {})},
+            training={'generator': self.type_name, **json_ready(self.settings), **json_ready(training or {})},
         )
 
     @property
@@ -264,7 +270,7 @@ class Generator(BufferedModule):
 
         All randomness comes from ``rng``. In a sample with a mask, the label is a class that it should hold.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} implements no _draw, which makes samples')
 
     @plain_torch()
     @torch.no_grad()
@@ -285,6 +291,7 @@ class Generator(BufferedModule):
         Raises:
             ValueError: if n is not a number of samples, labels and n disagree, or a label is out of range.
             SpecMismatchError: if the samples do not have the shape given by the spec.
+            TypeError: if a user's own ``_draw`` returns no tensors by name.
         """
         n = check_value(type(self).__name__, 'n', n, int, NOT_NEGATIVE)
         rng = stream(seed)
@@ -303,15 +310,30 @@ class Generator(BufferedModule):
             return {key: value[:0] for key, value in self.sample(1, seed=0).items()}
         with as_trained(self):
             batch = self._draw(labels, rng)
-        if 'mask' not in batch:
-            batch.setdefault('label', sent(labels, self.device))
+        batch = self._in_layout(batch, labels)
         image = batch['image'].to(torch.float32)
         batch['image'] = self.spec.clamped(image) if self.clip else image
-        if batch['image'].shape != (n, *self.spec.image_shape):
-            raise SpecMismatchError(
-                f'{type(self).__name__}: it makes images of {tuple(batch["image"].shape[1:])}, its spec says '
-                f'{self.spec.image_shape}; it was trained on other samples, or its config was changed'
-            )
+        return batch
+
+    def _in_layout(self, batch: Any, labels: Tensor) -> dict[str, Tensor]:
+        """What was drawn for (n,) labels, with them, unless it is no batch of n samples of the spec."""
+        who = type(self).__name__
+        if not isinstance(batch, dict):
+            raise TypeError(f'{who}: _draw must return tensors by name, found {type(batch).__name__}')
+        if self.spec.target_key == 'label':
+            batch.setdefault('label', sent(labels, self.device))
+        for key, (_, shape) in self.spec.layout('label_prob' in batch).items():
+            value = batch.get(key)
+            found: Any = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            if found[:1] != (len(labels),):
+                raise TypeError(
+                    f'{who}: {len(labels)} samples of {key!r} must be drawn, found {found} among {[*batch]}'
+                )
+            if found[1:] != shape:
+                raise SpecMismatchError(
+                    f'{who}: it makes {key}s of {found[1:]}, its spec says {shape}; it was trained on other samples, '
+                    'or its config was changed'
+                )
         return batch
 
     # --- saved form -------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def data_of(
         warnings.warn(
             f'{validating.name} holds samples that {labelled.name} holds too: what is chosen by them is chosen too '
             'favourably',
-            stacklevel=4,
+            stacklevel=5,
         )
     x, y = _tensors(labelled, most)
     val_x, val_y = (x[:0], y[:0]) if validating is None else _tensors(validating, 1 << 62)
@@ -227,7 +227,7 @@ def require_use_of(unlabelled: Any, generator: str, settings: Mapping[str, Any] 
     if lacking := None if settings is None else cls.overlooks_unlabelled(settings):
         warnings.warn(
             f'{generator!r} looks at samples without labels with the setting {lacking} only: unlabelled= is left aside',
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import Run
-from ..functional.plain import plain_torch
+from ..functional.plain import learning
 from ..samples import Kind
-from ..settings import checked_arguments
+from ..settings import check_value, checked_arguments
 from ..streams import as_seed
 from .base import Generator, cannot_make, generator_class, make_generator
 from .data import data_of, learning_from_unlabelled, require_use_of, training_data
@@ -23,7 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@plain_torch()
+@learning()
 def fit_generator(
     kind: str,
     data: TrainingData,
@@ -60,13 +60,17 @@ def fit_generator(
         config = trainer.settings(kind, settings)
         run = Run(as_seed(seed), device, devices, nodes, folder, progress=progress, losses=losses)
         with run.launched() as mine:
-            return trainer.train(data, config, replace(run, device=str(mine)))
-    generator_class(kind).check_settings(settings)
+            trained = trainer.train(data, config, replace(run, device=str(mine)))
+        if not isinstance(trained, Generator):
+            raise TypeError(f'the training of {kind!r} must return its generator, found {type(trained).__name__}')
+        return trained.eval()
+    require_settings(kind, settings)
     generator = make_generator(kind, data.spec, settings)
     generator.to(device).fit(data, as_seed(seed))
     return generator.eval()
 
 
+@learning()
 def fit(
     generator: str,
     train: Any,
@@ -134,6 +138,7 @@ def fit(
         TypeError: if something is not a map-style dataset.
         ValueError: for unknown settings, or for a sample that cannot be used; the message names it and its dataset.
     """
+    check_value('fit', 'settings', settings, Mapping[str, Any] | None)
     given = {**(settings or {}), **more_settings}
     require_settings(generator, given)
     require_use_of(unlabelled, generator, given)
@@ -155,5 +160,7 @@ def require_settings(kind: str, settings: dict[str, Any] | None, samples: Kind |
     given, trainer = dict(settings or {}), trainer_of(kind)
     if trainer is not None:
         trainer.settings(kind, given)
-    else:
-        checked_arguments(generator_class(kind), given, cannot_make(kind, given), given=('spec',))
+        return
+    cls = generator_class(kind)
+    cls.check_settings(given)
+    checked_arguments(cls, given, cannot_make(kind, given), given=('spec',))

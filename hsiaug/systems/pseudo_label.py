@@ -20,7 +20,7 @@ from ..engine import Run
 from ..functional.dates import flat_mask, in_contract, stacked_dates
 from ..functional.devices import sent
 from ..functional.pasting import Regions, pairs_that_hold, paste_regions
-from ..functional.plain import plain_torch
+from ..functional.plain import learning
 from ..progress import with_progress
 from ..samples import SampleSpec
 from ..settings import SHARE, check_settings, checked_arguments
@@ -131,7 +131,7 @@ _OF_IMAGES = {config.kind: config for config in (SceneClassifierConfig, Segmente
 
 
 @trains('pseudo_label', PseudoLabelConfig, quick={'teachers': 2, 'teacher': {'steps': 100}})
-@plain_torch()
+@learning()
 def train_pseudo_label(data: TrainingData, config: PseudoLabelConfig, run: Run) -> PseudoLabel:
     """Train the teachers and label the unlabelled samples of the training area.
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ HUB = re.compile(r'hf:/{1,2}([\w.-]+/[\w.-]+)/?')  # a pathlib.Path keeps one sl
 
 
 LARGEST_SETTING = 1_000_000
-"""A whole number in a generator's settings is at most this large, or as large as its weights are many."""
+"""Settings that are whole numbers, and the number of bands, are at most this large, or as large as weights are many."""
 
 
 class CheckpointError(ValueError):
@@ -81,7 +82,10 @@ def write_folder(target: Path, config: SavedConfig, module: nn.Module) -> Path:
             'provenance': config.provenance.to_dict() if config.provenance else None,
             'weights': checksum(staging / WEIGHTS_FILE),
         }
-        (staging / CONFIG_FILE).write_text(json.dumps(said, indent=2))
+        try:
+            (staging / CONFIG_FILE).write_text(json.dumps(said, indent=2, default=methodcaller('tolist')))  # of arrays
+        except (TypeError, AttributeError) as error:
+            raise TypeError(f'{config.type}: settings that JSON cannot hold cannot be saved: {error}') from error
         (staging / CARD_FILE).write_text(card_text(config))
         if not target.exists():
             os.replace(staging, target)
@@ -188,12 +192,10 @@ def require_fit(make: Callable[[], nn.Module], config: SavedConfig, file: Path) 
         raise CheckpointError(f'{file} is truncated or not a safetensors file: {error}') from error
     state = {name: torch.empty(shape, device='meta') for name, shape in shapes.items()}
     values = sum(tensor.numel() for tensor in state.values())
-    if config.spec.bands > values:
-        raise CheckpointError(f'{file} does not fit its config, whose samples have {config.spec.bands} bands')
     # Widths, depths and lengths set the sizes of lists before there are weights.
-    numbers = [abs(value) for _, value in leaves(config.settings) if isinstance(value, int)]
-    if (largest := max(numbers, default=0)) > LARGEST_SETTING + values:
-        raise CheckpointError(f'{file} does not fit its config, of whose settings one is {largest}')
+    numbers = [abs(value) for _, value in leaves([config.settings, config.spec.bands]) if isinstance(value, int)]
+    if (largest := max(numbers)) > LARGEST_SETTING + values:
+        raise CheckpointError(f'{file} does not fit its config, of whose numbers one is {largest}')
     try:
         with torch.device('meta'), _parts_at_most(1000 + 20 * len(state)):
             load_state(make(), state, config, file)

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from toys import toy_training
 
 from hsiaug.samples import SpecMismatchError
-from hsiaug.systems import TrainingData
+from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import fit_generator
 
 
@@ -89,6 +90,33 @@ def test_samples_are_those_of_the_spec() -> None:
     generator.spec = replace(generator.spec, bands=7)  # as an edited config.json says
     with pytest.raises(SpecMismatchError, match=r'makes images of \(5,\), its spec says \(7,\)'):
         generator.sample(2)
+
+
+@pytest.mark.parametrize(
+    ('drawn', 'error', 'message'),
+    [
+        (lambda x: x, TypeError, 'Own: _draw must return tensors by name, found Tensor'),
+        (
+            lambda x: {'images': x},
+            TypeError,
+            r"9 samples of 'image' must be drawn, found NoneType among \['images",
+        ),
+        (lambda x: {'image': x.numpy()}, TypeError, "9 samples of 'image' must be drawn, found ndarray"),
+        (lambda x: {'image': x[1:]}, TypeError, r"9 samples of 'image' must be drawn, found \(8, 5\)"),
+        (
+            lambda x: {'image': x, 'label_prob': x[:, :2]},
+            SpecMismatchError,
+            r'label_probs of \(2,\), its spec',
+        ),
+    ],
+)
+def test_what_a_generator_of_ones_own_draws_is_looked_at(drawn: Any, error: type[Exception], message: str) -> None:
+    class Own(Generator):
+        def _draw(self, labels: Tensor, rng: torch.Generator) -> Any:
+            return drawn(torch.rand(len(labels), self.spec.bands, generator=rng))
+
+    with pytest.raises(error, match=message):
+        Own(spectra().spec).sample(9, seed=0)
 
 
 @pytest.mark.parametrize('kind', ['gaussian', 'spectral_gan', 'patch_gan'])

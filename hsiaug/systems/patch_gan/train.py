@@ -17,7 +17,7 @@ from ...datasets.real.class_patches import Rule, class_patches
 from ...engine import Run, Training
 from ...engine.checkpoint import identity_of
 from ...functional.gradient_penalty import gradient_penalty_autograd
-from ...functional.plain import plain_torch
+from ...functional.plain import learning
 from ...models.patch_cnn import Dims
 from ...settings import POSITIVE, Range, check_settings
 from ...streams import seeded
@@ -135,7 +135,7 @@ class PatchGANTraining(Training):
 
 
 @trains('patch_gan', PatchGANConfig, {'iterations': 300})
-@plain_torch()
+@learning()
 def train_patch_gan(data: TrainingData, config: PatchGANConfig | None = None, run: Run | None = None) -> PatchGAN:
     """Train a patch GAN.
 

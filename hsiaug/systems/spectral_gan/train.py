@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from ...engine import Average, Best, Run, Training, world
 from ...engine.checkpoint import digest_of, identity_of
 from ...functional.gradient_penalty import gradient_penalty_mlp
-from ...functional.plain import plain_torch
+from ...functional.plain import learning
 from ...metrics.frechet import sliced_wasserstein
 from ...models.mlp import MLP
 from ...named_configs import published_settings
@@ -219,7 +219,7 @@ def _require_trainable(data: TrainingData, config: SpectralGANConfig) -> None:
             raise ValueError('select_every needs two validation spectra of some class; set select_every=0')
 
 
-@plain_torch()
+@learning()
 def train_spectral_gan(
     data: TrainingData,
     config: SpectralGANConfig | None = None,
