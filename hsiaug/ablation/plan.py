@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -69,10 +69,10 @@ class Arm:
         if self.name == REAL:
             raise ValueError(f'arm {self.name!r}: this name is reserved for the arm without synthetic samples')
         require_name(self.name, 'arm')
+        for what, hint in (('labels', LabelPolicy), ('settings', dict[str, Any]), ('training', dict[str, Any])):
+            check_value(f'arm {self.name!r}', what, getattr(self, what), hint)
         if self.ratios is not None:
             object.__setattr__(self, 'ratios', require_ratios(self.ratios, f'arm {self.name!r}'))
-        if self.default is not None and self.default not in (self.ratios or (self.default,)):
-            raise ValueError(f'arm {self.name!r}: default {self.default!r} is not among its ratios {self.ratios}')
         if self.seeds is not None:
             check_value(f'arm {self.name!r}', 'number of seeds', self.seeds, int)
         check_value(f'arm {self.name!r}', 'synthetic_first', self.synthetic_first, float, SHARE)
@@ -183,8 +183,9 @@ class Study:
 
     def __post_init__(self) -> None:
         who = f'study {self.title!r}'
-        for what in ('settings', 'ratios', 'seeds', 'classifiers'):
-            if not len(getattr(self, what)):
+        for what in ('settings', 'arms', 'ratios', 'seeds', 'classifiers'):
+            object.__setattr__(self, what, _listed(getattr(self, what), f'{who}: {what}'))
+            if not getattr(self, what) and what != 'arms':
                 raise ValueError(f'{who}: at least one of {what} is needed')
         object.__setattr__(self, 'ratios', require_ratios(self.ratios, who))
         seeds = tuple(check_value(who, 'seed', seed, int, NOT_NEGATIVE) for seed in self.seeds)
@@ -199,8 +200,10 @@ class Study:
             if repeated := {str(n) for n in names if names.count(n) > 1}:  # type: ignore[arg-type, attr-defined]
                 raise ValueError(f'{who}: repeated {what} {sorted(repeated)}; each must be different')
         for arm in self.arms:
-            if not any(arm.ratios or self.ratios):
+            if not any(ratios := arm.ratios or self.ratios):
                 raise ValueError(f'{who}: arm {arm.name!r} has no ratio above 0; leave it out, or give it one')
+            if arm.default is not None and arm.default not in ratios:
+                raise ValueError(f'{who}: arm {arm.name!r}: default {arm.default!r} is not among its ratios {ratios}')
         if unknown := {s.scene for s in self.settings} - set(self.scenes):
             raise ValueError(f'{who}: settings name unknown scenes {sorted(unknown)}')
         if len(kinds := {c.kind for c in self.classifiers}) > 1:
@@ -330,6 +333,13 @@ def arm_identity(arm: Arm) -> dict[str, Any]:
     return {'type': type(arm).__name__, **{k: v for k, v in json_ready(arm).items() if k not in left_out}}
 
 
+def _listed(values: Any, what: str) -> tuple[Any, ...]:
+    """Several values as a tuple; a single one is a mistake."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ValueError(f'{what} must be a list, found {values!r}')
+    return tuple(values)
+
+
 def require_name(name: Any, what: str) -> None:
     """Check a name."""
     if not isinstance(name, str) or not name.strip():
@@ -338,7 +348,7 @@ def require_name(name: Any, what: str) -> None:
 
 def require_ratios(ratios: Any, who: str) -> tuple[float, ...]:
     """Ratios as floats; at least one, without repetition."""
-    found = tuple(require_ratio(ratio, f'{who}: ratio') for ratio in ratios)
+    found = tuple(require_ratio(ratio, f'{who}: ratio') for ratio in _listed(ratios, f'{who}: ratios'))
     if not found or len(set(found)) < len(found):
         raise ValueError(f'{who}: at least one ratio, and none twice, expected, found {found}')
     return found

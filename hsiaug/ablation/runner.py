@@ -12,6 +12,7 @@ from typing import Any
 
 from ..datasets.own.parts import AnyScene
 from ..records import read_json, short_digest, write_json
+from ..systems.fit import require_settings
 from ..tasks.base import finite
 from ..trainers.inception import said_of_inception
 from ..workers import Engine, check_workers, naming, run_tasks
@@ -56,6 +57,9 @@ def run_study(
     check_workers('run_study', workers, engine)
     folder = Path(out).expanduser().absolute()
     study = replace(study)  # opens its scenes anew: a file may have changed since cells were listed
+    for arm in study.arms:
+        with naming(f'arm {arm.name!r}'):  # before anything is trained for hours
+            require_settings(arm.generator, arm.settings, study.kind)
     planned = {cell.key for cell in study.all_cells()}
     rows = read_results(folder / RESULTS_FILE)
     done = {row['cell'] for row in rows}

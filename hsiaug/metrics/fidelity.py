@@ -51,7 +51,25 @@ def fidelity(
         test: real spectra and labels that it has not seen.
         fake: synthetic spectra and labels, in any order; half of each class trains the SVM, the other half tests it.
         num_classes: number of classes K.
+
+    Raises:
+        ValueError: if bands differ, spectra are not finite, a label is not in [0, K), ``train`` has fewer than two
+            spectra, or another side none.
     """
+    bands = train[0].shape[-1]
+    for name, (x, y), least in (('train', train, 2), ('test', test, 1), ('fake', fake, 1)):
+        if x.ndim != 2 or x.shape[1] != bands or y.shape != (len(x),) or len(x) < least:
+            raise ValueError(
+                f'fidelity: {name} must be at least {least} spectra (n, {bands}) with labels (n,), found '
+                f'{tuple(x.shape)} and {tuple(y.shape)}'
+            )
+        if broken := int((~x.isfinite().all(dim=1)).sum()):
+            raise ValueError(f'fidelity: {broken} of {len(x)} {name} spectra hold values that are not finite')
+        if not 0 <= int(y.min()) <= int(y.max()) < num_classes:
+            raise ValueError(
+                f'fidelity: {name} labels must lie in [0, {num_classes}), found [{int(y.min())}, {int(y.max())}]'
+            )
+    train, test, fake = ((x.detach().cpu(), y.cpu()) for x, y in (train, test, fake))
     angles, stds, roughness = [], [], []
     for label in range(num_classes):
         real, synthetic = (x[y == label].to(torch.float64) for x, y in (train, fake))

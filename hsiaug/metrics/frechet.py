@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from ..settings import check_value
+
 _CHUNK = 1024  # rows of a distance matrix at a time
 
 
@@ -73,8 +75,7 @@ def prdc(real: Tensor, fake: Tensor, k: int = 5) -> PRDC:
     Raises:
         ValueError: if the shapes do not match, a side has no more than k vectors, or a feature is not finite.
     """
-    if k < 1:
-        raise ValueError(f'prdc: k must be at least 1, found {k}')
+    check_value('prdc', 'k', k, int)
     real, fake = _features('prdc', real, fake, least=k + 1)
     real_reach, fake_reach = _reach(real, k), _reach(fake, k)
     inside, covered, recalled = [], [], []

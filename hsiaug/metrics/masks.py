@@ -11,7 +11,7 @@ _CHUNK = 256  # masks at a time
 
 
 def class_indicators(mask: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:
-    """(n, K, H, W) float32 one-hot masks of (n, H, W) int64 ones, all zero where a pixel is ignored.
+    """(n, K, H, W) float32 one-hot masks of (n, H, W) ones of any dtype, all zero where a pixel is ignored.
 
     Raises:
         ValueError: for a value that is neither a class nor ignored.
@@ -24,7 +24,7 @@ def class_indicators(mask: Tensor, num_classes: int, ignore_index: int | None = 
             f'masks must hold classes 0 to {num_classes - 1} or the ignore index {ignore_index}, found '
             f'{wrong.unique()[:5].tolist()}; map other values to the ignore index'
         )
-    return one_hot(mask.where(counts, 0), num_classes).movedim(-1, 1).float() * counts[:, None]
+    return one_hot(mask.where(counts, 0).long(), num_classes).movedim(-1, 1).float() * counts[:, None]
 
 
 def class_shares(mask: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:

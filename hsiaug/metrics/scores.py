@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
@@ -54,6 +55,7 @@ class SegmentationScores:
 
 def counting(predicted: Tensor, target: Tensor, ignore_index: int | None, who: str) -> tuple[Tensor, Tensor]:
     """(n,) predictions and targets of the pixels that count, on the CPU."""
+    predicted, target = torch.as_tensor(predicted), torch.as_tensor(target)
     if predicted.shape != target.shape:
         raise ValueError(
             f'{who}: predicted {tuple(predicted.shape)} and target {tuple(target.shape)} must have one shape; take the '

@@ -13,6 +13,7 @@ from torchmetrics.functional.image import (
 )
 
 from ..functional.spectral import spectral_angle
+from ..settings import POSITIVE, check_value
 
 FLOOR = 1e-3  # of the peak: relative errors of smaller values, and shares of smaller bands, are noise
 
@@ -72,12 +73,13 @@ def super_resolution_scores(
             images to be compared.
 
     Raises:
-        ValueError: if the shapes differ or are too small, values are not finite, or the peak is not positive.
+        ValueError: if the shapes differ or are too small, values are not finite, or factor or peak are not positive.
     """
-    if predicted.shape != target.shape or target.ndim != 4:
+    check_value('super_resolution_scores', 'factor', factor, float, POSITIVE)
+    if predicted.shape != target.shape or target.ndim != 4 or not len(target):
         raise ValueError(
             f'super_resolution_scores: predicted {tuple(predicted.shape)} and target {tuple(target.shape)} must have '
-            'one shape (n, C, H, W); sides that the factor does not divide are cropped before degrading'
+            'one shape (n, C, H, W), n above 0; sides that the factor does not divide are cropped before degrading'
         )
     if min(target.shape[-2:]) < 11:
         raise ValueError(f'super_resolution_scores: SSIM needs sides of 11 pixels, found {tuple(target.shape[-2:])}')

@@ -17,7 +17,7 @@ from ..samples import SampleSpec
 from ..settings import check_value
 from ..systems import TrainingData
 from ..tasks.base import finite
-from .gate import Batch
+from .gate import Batch, require_training_data
 
 _FEATURES = 16
 _CHUNK = 64  # images at a time
@@ -47,8 +47,10 @@ class Coverage:
         """Take the real training samples.
 
         Raises:
+            TypeError: for something other than training data.
             ValueError: if there are no more than k, or their features are not finite.
         """
+        require_training_data('Coverage', data)
         if len(data.x) <= self.k:
             raise ValueError(f'Coverage: more than k = {self.k} training samples are needed, found {len(data.x)}')
         self.spec = data.spec
@@ -71,7 +73,22 @@ class Coverage:
         return self
 
     def features(self, batch: Batch) -> Tensor:
-        """(n, d) float64 features of samples in the sample contract."""
+        """(n, d) float64 features of samples in the sample contract.
+
+        Raises:
+            RuntimeError: before :meth:`fit`.
+            ValueError: for samples that are not finite, or not like those that were fitted.
+        """
+        if not hasattr(self, 'pca'):
+            raise RuntimeError('Coverage is not fitted; call fit with the training part of a split')
+        image = batch['image']
+        if image.shape[1:] != self.spec.image_shape or not image.isfinite().all():
+            raise ValueError(
+                f'Coverage: finite images {("n", *self.spec.image_shape)} expected, as it was fitted to, found '
+                f'{tuple(image.shape)}, {int((~image.isfinite()).flatten(1).any(dim=1).sum())} of them not finite'
+            )
+        if not len(image):
+            return torch.empty(0, self.real.shape[1], dtype=torch.float64)
         return torch.from_numpy(self.pca.transform((self._raw(batch) - self.mean) * self.scale))
 
     def _raw(self, batch: Batch) -> np.ndarray:
@@ -93,8 +110,9 @@ class Coverage:
 
     def _within(self, batch: Batch) -> np.ndarray:
         """(N, n) bool: whether a synthetic sample lies within the reach of a real one."""
+        features = self.features(batch)
         real, reach = torch.from_numpy(self.real), torch.from_numpy(self.reach)[:, None]
-        parts = [torch.cdist(real, some) <= reach for some in self.features(batch).split(_COLUMNS)]
+        parts = [torch.cdist(real, some) <= reach for some in features.split(_COLUMNS)]
         return torch.cat(parts, dim=1).numpy()
 
     def covered(self, batch: Batch) -> Tensor:
@@ -157,6 +175,10 @@ class Coverage:
         held = self.shares.sum(dim=0)
         covered = (self.shares * self.covered(batch).double()[:, None]).sum(dim=0)
         hard = torch.ones_like(held) if hardness is None else hardness.double()
+        if hard.shape != held.shape or not (hard >= 0).all() or not hard.isfinite().all():
+            raise ValueError(
+                f'Coverage: hardness must be ({len(held)},) finite numbers >= 0, found {hard.tolist()[:8]}'
+            )
         # Add one covered and one uncovered sample to each class, so that no class takes everything.
         weight = held * hard * (held + 2) / (covered + 1)
         return dict(zip(self.spec.classes, (weight / weight.sum()).tolist(), strict=True))

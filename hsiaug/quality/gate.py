@@ -17,6 +17,7 @@ from ..datasets.contract.batches import fetch
 from ..samples import Provenance, SampleSpec
 from ..settings import BETWEEN, check_value
 from ..systems import TrainingData
+from ..systems.training_data import require_samples
 from .regions import independent_samples, require_regions
 
 Batch = Mapping[str, Tensor]
@@ -75,15 +76,18 @@ class Gate(ABC):
             the gate itself.
 
         Raises:
+            TypeError: for something other than training data.
             ValueError: if the gate cannot handle the samples, or they are not finite or too few.
         """
         name = type(self).__name__
+        require_training_data(name, data)
         finite = int(data.x.isfinite().flatten(1).all(dim=1).sum()) if len(data.x) else 0
         if finite == 0 or finite < len(data.x):
             raise ValueError(
                 f'{name}: {finite} of {len(data.x)} training samples are finite; at least one and all of them must be: '
                 'fill the others, or leave them out'
             )
+        require_samples(name, data)
         regions = require_regions(regions, data.y, name)
         self.spec, self.provenance = data.spec, data.provenance
         own = self._fit(data, regions, seed)
@@ -144,6 +148,16 @@ class Gate(ABC):
             'held_out': len(self.held_out),
             'independent': self.independent,
         }
+
+
+def require_training_data(who: str, data: Any) -> None:
+    """Refuse what is no training data, such as a dataset, or is not held in memory."""
+    if not isinstance(data, TrainingData):
+        raise TypeError(
+            f'{who}: TrainingData expected, found {type(data).__name__}; training_data(scene, split) gives it'
+        )
+    if data.source is not None:
+        raise ValueError(f'{who}: samples must be held in memory, found some that are read; take fewer of them')
 
 
 def rows_at_once(spec: SampleSpec) -> int:
@@ -239,19 +253,22 @@ class Gates:
     """Several gates as one: a sample passes if it passes all of them. At most, their false alarm rates add up.
 
     Args:
-        gates: gates with different names, applied in this order.
+        gates: a gate, or several with different names, applied in this order.
 
     Raises:
         ValueError: if there is none, or two have the same name.
     """
 
-    def __init__(self, gates: Sequence[Gate]) -> None:
-        self.gates = tuple(gates)
+    def __init__(self, gates: Gate | Sequence[Gate]) -> None:
+        self.gates = (gates,) if isinstance(gates, Gate) else tuple(gates or ())
         if odd := [type(gate).__name__ for gate in self.gates if not isinstance(gate, Gate)]:
             raise TypeError(f'Gates: gates are expected, found {odd}; fit_gates gives them, and why others are missing')
         names = [gate.name for gate in self.gates]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f'Gates: at least one gate, and no two of one name, are needed, found {names}')
+            raise ValueError(
+                f'Gates: at least one gate, and no two of one name, are needed, found {names}; where fit_gates gives '
+                'none, it says why'
+            )
 
     def __iter__(self) -> Iterator[Gate]:
         """The gates in order."""

@@ -22,6 +22,7 @@ from .gate import Gate, GateReport, Gates
 from .novelty import NoveltyGate
 from .physical import RangeGate, SmoothnessGate, SubspaceGate
 
+AnyGates = Gates | Gate | Sequence[Gate]
 _AT_A_TIME = 8  # draws at a time per accepted sample
 _LEAST = 1 / 8  # share of a class's samples that must pass for gate_generator to draw it, in as many tries:
 _TRIES = 200
@@ -56,17 +57,19 @@ class Gated(nn.Module):
     """
 
     def __init__(
-        self, generator: SampleSource, gates: Gates | Sequence[Gate], tries: int = 50, leave_out: Collection[str] = ()
+        self, generator: SampleSource, gates: AnyGates, tries: int = 50, leave_out: Collection[str] = ()
     ) -> None:
         super().__init__()
         check_value('Gated', 'tries', tries, int)
         self.gates = gates if isinstance(gates, Gates) else Gates(gates)
         self.generator, self.tries = generator, tries
+        leave_out = {leave_out} if isinstance(leave_out, str) else set(leave_out)
         self.spec = require_fitted(self.gates, generator.spec)
         self.left_out = tuple(name for name in self.spec.classes if name in leave_out)
-        if len(self.left_out) < len(set(leave_out)) or (leave_out and len(self.left_out) == self.spec.num_classes):
+        if len(self.left_out) < len(leave_out) or (leave_out and len(self.left_out) == self.spec.num_classes):
             raise ValueError(
-                f'Gated: leave_out names some of the classes {list(self.spec.classes)}, found {sorted(leave_out)}'
+                f'Gated: leave_out names some of the classes {list(self.spec.classes)}, found '
+                f'{sorted(leave_out, key=str)}'
             )
         self.provenance = joint_provenance(generator.provenance, self.gates)
         self.soft_labels = Traits.of(generator).soft_labels
@@ -196,7 +199,7 @@ class GatedDataset(ReadAtOnce):
         GateError: if no sample passes.
     """
 
-    def __init__(self, dataset: Dataset[Sample], gates: Gates | Sequence[Gate]) -> None:
+    def __init__(self, dataset: Dataset[Sample], gates: AnyGates) -> None:
         self.gates = gates if isinstance(gates, Gates) else Gates(gates)
         spec = getattr(dataset, 'spec', None)
         if not isinstance(spec, SampleSpec):

@@ -158,6 +158,13 @@ def test_mistakes_in_a_study_are_named(changes: dict[str, Any], message: str) ->
         (lambda: Arm('a', 'noise', ratios=()), 'at least one ratio'),
         (lambda: Arm('a', 'noise', ratios=(2, 2.0)), 'none twice'),
         (lambda: Arm('a', 'noise', seeds=0), 'number of seeds must be at least 1'),
+        (lambda: Arm('a', 'noise', ratios=2.0), 'ratios must be a list, found 2.0'),  # type: ignore[arg-type]
+        (lambda: Arm('a', 'noise', {}, 'reel'), "unknown labels 'reel'; choose from"),  # type: ignore[arg-type]
+        (lambda: Arm('a', 'noise', 'level'), 'settings must be dict'),  # type: ignore[arg-type]
+        (lambda: study(seeds=3), 'seeds must be a list, found 3'),
+        (lambda: study(arms=Arm('a', 'noise')), 'arms must be a list'),
+        (lambda: study(ratios=(1, 2), arms=(Arm('a', 'noise', default=3.0),)), 'default 3.0 is not among its ratios'),
+        (lambda: run_study(study(arms=(Arm('a', 'noisy'),)), 'x'), "arm 'a': unknown generator 'noisy'"),
         (lambda: Arm('', 'noise'), 'a name expected'),
         (lambda: Arm('a', 'noise', synthetic_first=float('nan')), 'synthetic_first must be a finite number'),
         (lambda: Classifier(steps=()), 'at least one of steps'),

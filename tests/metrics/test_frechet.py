@@ -97,3 +97,5 @@ def test_prdc_needs_more_vectors_than_neighbours() -> None:
         prdc(torch.zeros(5, 2), torch.zeros(9, 2))
     with pytest.raises(ValueError, match='k must be at least 1'):
         prdc(torch.zeros(5, 2), torch.zeros(9, 2), k=0)
+    with pytest.raises(ValueError, match='k must be a whole number'):
+        prdc(torch.zeros(5, 2), torch.zeros(9, 2), k=2.5)  # type: ignore[arg-type]

@@ -11,6 +11,8 @@ MASK = torch.tensor([[[0, 0, 1], [0, IGNORE, 1]]])
 def test_shares_leave_ignored_pixels_out() -> None:
     assert class_shares(MASK, 3, IGNORE).tolist() == pytest.approx([3 / 5, 2 / 5, 0])
     assert class_indicators(MASK, 3, IGNORE)[0, :, 1, 1].tolist() == [0, 0, 0]
+    for dtype in (torch.uint8, torch.float32):  # as masks come from files and from networks
+        assert torch.equal(class_indicators(MASK.to(dtype), 3, IGNORE), class_indicators(MASK, 3, IGNORE))
     assert class_shares(torch.full((1, 2, 2), IGNORE), 3, IGNORE).isnan().all()
 
 

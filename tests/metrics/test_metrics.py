@@ -1,6 +1,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score
@@ -35,6 +36,26 @@ def test_accuracies_by_hand() -> None:
 def test_what_cannot_be_scored_is_refused(predicted: list[Any], target: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         accuracies(torch.tensor(predicted), torch.tensor(target, dtype=torch.int64), 3)
+
+
+def test_arrays_of_numpy_are_scored() -> None:
+    assert accuracies(np.array([0, 1, 1]), np.array([0, 1, 0]), 2).oa == pytest.approx(2 / 3)  # type: ignore[arg-type]
+
+
+def test_spectra_that_cannot_be_compared_are_named() -> None:
+    x, y = torch.rand(8, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2
+    good = x, y
+    assert fidelity(good, good, (x.requires_grad_(), y), 2).msad == 0
+    for fake, message in (
+        ((x * torch.nan, y), '8 of 8 fake spectra hold values that are not finite'),
+        ((x[:, :3], y), r'fake must be at least 1 spectra \(n, 4\)'),
+        ((x[:0], y[:0]), 'fake must be at least 1 spectra'),
+        ((x, y + 1), r'fake labels must lie in \[0, 2\), found \[1, 2\]'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fidelity(good, good, fake, 2)
+    with pytest.raises(ValueError, match='train must be at least 2 spectra'):
+        fidelity((x[:1], y[:1]), good, good, 2)
 
 
 def test_fidelity_knows_copies_noise_and_collapse(data: TrainingData) -> None:

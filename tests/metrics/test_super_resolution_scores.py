@@ -67,3 +67,7 @@ def test_mistakes() -> None:
         super_resolution_scores(predicted * torch.nan, target, 2)
     with pytest.raises(ValueError, match='peak must be positive'):
         super_resolution_scores(predicted, -target, 2)
+    with pytest.raises(ValueError, match='factor must be above 0'):
+        super_resolution_scores(predicted, target, 0)
+    with pytest.raises(ValueError, match='n above 0'):
+        super_resolution_scores(predicted[:0], target[:0], 2)

@@ -132,5 +132,14 @@ def test_mistakes(coverage: Coverage) -> None:
     with pytest.raises(ValueError, match='more than k = 5 training samples'):
         Coverage().fit(TrainingData(SPEC, X[:5], Y[:5], X[:0], X[:0], Y[:0]))
     batch, _ = batch_of((1.0, 0.0, 0.0))
-    with pytest.raises(ValueError, match=r'hardness must be \(300,\)'):
-        coverage.weights(batch, torch.ones(4))
+    with pytest.raises(ValueError, match=r'hardness must be \(2,\) finite numbers'):
+        coverage.class_weights(batch, torch.ones(4))
+    with pytest.raises(ValueError, match=f'{len(batch["image"])} of them not finite'):
+        coverage.report({**batch, 'image': batch['image'] * torch.nan})
+    with pytest.raises(ValueError, match=r"finite images \('n', 6\) expected"):
+        coverage.report({**batch, 'image': batch['image'][:, :3]})
+    none = {key: value[:0] for key, value in batch.items()}
+    assert coverage.report(none)['coverage'] == 0
+    assert coverage.weights(none).shape == (0,)
+    with pytest.raises(RuntimeError, match='Coverage is not fitted'):
+        Coverage().report(batch)

@@ -14,7 +14,17 @@ from torch.utils.data import DataLoader
 
 from hsiaug import __version__
 from hsiaug.datasets import MixedDataset, PatchDataset, SpectraDataset, SyntheticBank, SyntheticDataset, write_bank
-from hsiaug.quality import AgreementGate, Gate, Gated, GatedDataset, GateError, Gates, RangeGate, SmoothnessGate
+from hsiaug.quality import (
+    AgreementGate,
+    Coverage,
+    Gate,
+    Gated,
+    GatedDataset,
+    GateError,
+    Gates,
+    RangeGate,
+    SmoothnessGate,
+)
 from hsiaug.quality.gate import Batch
 from hsiaug.samples import LeakageError, Provenance, SpecMismatchError
 from hsiaug.scenes import GroupSplit, PatchSplit, PatchSplitter, RandomSplit, Scene, Split
@@ -259,6 +269,24 @@ def test_what_does_not_fit_is_refused(generator: ClassGaussian, half: Gates, dat
         GatedDataset(torch.utils.data.TensorDataset(torch.zeros(3)), half)
     with pytest.raises(ValueError, match='draws other samples in each epoch'):
         GatedDataset(SyntheticDataset(generator, 20), half)
+    with pytest.raises(ValueError, match='where fit_gates gives none, it says why'):
+        Gated(generator, None)  # type: ignore[arg-type]
+
+
+def test_a_single_gate_and_a_single_class(generator: ClassGaussian, half: Gates) -> None:
+    gate, name = half.gates[0], generator.spec.classes[0]
+    labels = torch.ones(4, dtype=torch.int64)
+    one, several = (Gated(generator, gates, leave_out=out) for gates, out in ((gate, name), ([gate], [name])))
+    assert one.left_out == several.left_out == (name,)
+    assert torch.equal(one.sample(4, labels, seed=0)['image'], several.sample(4, labels, seed=0)['image'])
+
+
+def test_gates_learn_training_data_alone(scene: Scene, split: Split, data: TrainingData) -> None:
+    for learner in (RangeGate(), Coverage()):
+        with pytest.raises(TypeError, match='TrainingData expected, found SpectraDataset'):
+            learner.fit(SpectraDataset(scene, split))  # type: ignore[arg-type, attr-defined]
+    with pytest.raises(ValueError, match='labels hold the values'):
+        RangeGate().fit(replace(data, y=data.y + 7))
 
 
 def test_any_precision_any_list_of_labels_and_a_spawned_worker(data: TrainingData, generator: ClassGaussian) -> None:
