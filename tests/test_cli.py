@@ -323,6 +323,8 @@ def test_exports_lie_beside_the_bank(run: Path, tmp_path: Path, capsys: pytest.C
         assert all(np.array_equal(out[key], value) for key, value in batch.items())
         assert json.loads(str(out['record']))['provenance']['split'] is not None
     main(['sample', str(tmp_path / 'bank'), '--export=webdataset'])
+    said = refused(capsys, 'sample', str(tmp_path / 'bank'), '--export=npz', f'--out={tmp_path / "elsewhere"}')
+    assert 'written next to it; leave out --out' in said
     with tarfile.open(tmp_path / 'bank_webdataset' / 'data' / 'train-00000.tar') as archive:
         spectrum = np.load(io.BytesIO(archive.extractfile('00000007.image.npy').read()))  # type: ignore[union-attr]
     assert np.array_equal(spectrum, batch['image'][7])

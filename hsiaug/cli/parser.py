@@ -28,6 +28,7 @@ from ..named_configs import near, read_yaml
 from ..settings import not_finite
 from . import DESCRIPTION, EXAMPLES
 from .config import read_config
+from .data import CLASSES
 from .listing import without_markup
 
 
@@ -89,10 +90,11 @@ TYPED = (
 
 
 INSTEAD = {
-    '--scene': 'give the cube as --scene.path, labels as --scene.labels',
-    '--split': 'give a strategy as --split.strategy',
+    'scene': 'give the cube as --scene.path, labels as --scene.labels',
+    'split': 'give a strategy as --split.strategy',
+    **dict.fromkeys(CLASSES, 'name its class as --{0}.class_path, its arguments as --{0}.init_args.NAME'),
 }
-"""What may be meant by a text that is given where a config file of many fields is expected."""
+"""What may be meant by a text that is given where a mapping of many fields is expected."""
 CONFIGS = ('.yaml', '.yml', '.json')
 
 
@@ -122,8 +124,9 @@ def parse(
                 if not isinstance(found := read_config(Path(value), what), dict):
                     raise ValueError(f'{what}: options by name were expected, found {found!r:.80}')
         for option, value in pairwise('='.join(arguments).split('=')):
-            if option in INSTEAD and not value.startswith(('-', '{')) and Path(value).suffix not in CONFIGS:
-                raise ValueError(f'{option} {value}: a YAML file of its fields was expected; {INSTEAD[option]}')
+            key = option.removeprefix('--')
+            if option != key in INSTEAD and not value.startswith(('-', '{')) and Path(value).suffix not in CONFIGS:
+                raise ValueError(f'{option} {value}: its fields were expected; {INSTEAD[key].format(key)}')
         command = subparser(parser, arguments[0])
         arguments = apart_nested(command, with_flags(command, arguments))
         try:
@@ -165,11 +168,9 @@ def plainly(said: str, command: Parser) -> str:
     def of_several(found: re.Match[str]) -> str:
         key, types, reasons, value = found.groups()
         inner = [one for one in re.split(r'(?:^| )- ', reasons) if one and not one.startswith('Expected a ')]
-        return (
-            f'--{key}: {inner[0].removeprefix("--")}' if inner else f'--{key}: {typed(types)} expected, found {value}'
-        )
+        return f'--{key}: {inner[0].removeprefix("--")}' if inner else expected(key, types, value)
 
-    said = re.sub(_OF_ONE, lambda found: f'--{found[1]}: {typed(found[2])} expected, found {found[3]}', said)
+    said = re.sub(_OF_ONE, lambda found: expected(*found.groups()), said)
     before = ''
     while before != said:  # those within others first
         before, said = said, re.sub(_OF_SEVERAL, of_several, said)
@@ -183,6 +184,16 @@ _OF_SEVERAL = (
     rf"Errors: {_PLAIN} Given value type: <class '\w+'> Given value: {_PLAIN}(?= - Expected a|$)"
 )
 _OF_ONE = r'Parser key "([\w.]+)": Expected a (.+?)\. Got value: (.*?)(?= - Expected a|$)'
+
+
+def expected(key: str, types: str, value: str) -> str:
+    """What a value of an option should be."""
+    said = typed(types)
+    choices = re.findall(r"'(\w+)'", said)
+    more = near(value, choices)
+    if said.startswith('mapping'):
+        more = f'give single values as --{key}.NAME'
+    return f'--{key}: {"one of " * bool(choices)}{said} expected, found {value}' + (more and f'; {more.rstrip()}')
 
 
 def typed(said: str) -> str:

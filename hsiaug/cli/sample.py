@@ -56,15 +56,19 @@ def sample(
 
     device = require_device(device, devices, nodes)
     source = open_source(run)
-    if preview or export:
-        require_writable((run if isinstance(source, SyntheticBank) else out).absolute().parent)
-    if export:  # before anything is drawn
-        require_free(export_place(source.root if isinstance(source, SyntheticBank) else out, export))
     if isinstance(source, SyntheticBank):
         if not (verify or preview or export):
             raise ValueError(
                 f'{run} is a bank already; add --verify, --preview or --export, or give the folder of a generator'
             )
+        if out != Path('runs/bank'):
+            raise ValueError(f'{run} is a bank: previews and exports are written next to it; leave out --out')
+        out = source.root
+    if preview or export:
+        require_writable(out.absolute().parent)
+    if export:  # before anything is drawn
+        require_free(export_place(out, export))
+    if isinstance(source, SyntheticBank):
         bank = source
     else:
         generator = cast(Generator, source)

@@ -193,8 +193,8 @@ def novelty_section(parts: Compared, found: Review, memorised: Memorised, drawer
     order = list(once.values())[:_NEIGHBOURS]
     suspicious = [row for row in order if found.on_fake.rejected[gate.name][row]]
     shown.append(
-        'Suspicious samples, the closest first, next to their nearest training samples, each of which is shown once. '
-        'Flipped and rotated copies of images count too.'
+        'Suspicious samples, the closest first, next to their nearest training samples, each of which is shown once.'
+        + (' Flipped and rotated copies count too.' if parts.spec.size else '')
         if suspicious
         else 'None is suspicious; these are closest to training samples.'
     )

@@ -30,7 +30,7 @@ def ratio_section(study: Path) -> Section:
     found = read_search(study)
     said = 'These are the scores of a search; its file does not say what it chose.'
     if found.chosen is not None:
-        said = f'Chosen: ratio {found.chosen.ratio:g}, where {found.k:g} standard errors above 0 are needed.'
+        said = f'Chosen: ratio {found.chosen.ratio:g}; any but 0 must lead by {found.k:g} times its standard error.'
     note = (
         'Difference of the validation score to that with real data only, by ratio (synthetic samples per real sample), '
         'with one standard error on each side. ' + said
