@@ -140,9 +140,10 @@ def in_dtypes_of(real: Mapping[str, Any], synthetic: Mapping[str, Any], owner: s
     cast = dict(synthetic)
     for key, value in synthetic.items():
         like = real.get(key)
-        if isinstance(value, Tensor) and isinstance(like, Tensor) and value.dtype != like.dtype:
-            if value.is_floating_point() and like.is_floating_point():
-                cast[key] = cast_like(value, like, key, owner)
+        if not isinstance(value, Tensor) or not isinstance(like, Tensor) or value.dtype == like.dtype:
+            continue
+        if value.is_floating_point() and like.is_floating_point():
+            cast[key] = cast_like(value, like, key, owner)
     return cast
 
 
