@@ -93,9 +93,8 @@ class LabelledPatchSplitter(PatchSplitter):
             for k in rare
         )
         kept = tuple(class_id for k, class_id in enumerate(split.classes) if k not in rare)
-        where = f'LabelledPatchSplitter of scene {scene.name!r}, seed {split.seed}'
         advice = 'Use a smaller patch_stride or other regions'
-        require_classes(where, len(kept), lost, self.on_rare, 'training patches', advice)
+        require_classes(self, scene, split.seed, len(kept), lost, 'training patches', advice)
         split = replace(split, classes=kept, dropped=split.dropped + lost)
         rng = np.random.default_rng([split.seed, len(PARTS)])
         budgets = (self.per_class, self.val_per_class, None)
@@ -104,7 +103,8 @@ class LabelledPatchSplitter(PatchSplitter):
         if not all(len(labels) for _, labels in parts):
             counts = ', '.join(f'{len(labels)} {part}' for (_, labels), part in zip(parts, PARTS, strict=True))
             raise ValueError(
-                f'{where}: found {counts} patches, expected some in every part; use a smaller patch_stride'
+                f'LabelledPatchSplitter of scene {scene.name!r}, seed {split.seed}: found {counts} patches, expected '
+                'some in every part; use a smaller patch_stride'
             )
         return LabelledPatchSplit(
             **vars(split),

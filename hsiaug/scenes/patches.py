@@ -174,9 +174,7 @@ class PatchSplitter:
             for k in np.flatnonzero(~kept)
         )
         advice = 'Use smaller windows, other regions, more training windows or a smaller min_pixels'
-        require_classes(
-            where, int(kept.sum()), lost, self.on_rare, 'training pixels', advice, 1 if scene.without_classes else 2
-        )
+        require_classes(self, scene, seed, int(kept.sum()), lost, 'training pixels', advice)
         self._require_windows(where, windows)
         train, val, test = (corners[np.lexsort(corners.T[::-1])] for corners in windows)
         return PatchSplit(

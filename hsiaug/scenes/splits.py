@@ -79,16 +79,23 @@ def checked_seed(who: str, scene: object, seed: int) -> int:
 
 
 def require_classes(
-    where: str, kept: int, lost: Sequence[str], on_rare: OnRare, what: str, advice: str, least: int = 2
+    splitter: Any, scene: Scene, seed: int, kept: int, lost: Sequence[str], what: str, advice: str
 ) -> None:
-    """Refuse a split that leaves out rare classes, if that is an error, or has fewer than ``least`` classes."""
-    if (lost and on_rare == 'error') or kept < least:
-        if not lost:
-            advice = 'fewer than two classes are left. Generators that need no classes train on scene.as_one_class()'
-        elif on_rare == 'error':
-            advice += ", or on_rare='drop' to leave such classes out"
-        why = '; '.join(lost) + '. ' if lost else ''
-        raise RareClassError(f'{where}: {kept} of {kept + len(lost)} classes have enough {what}, {why}{advice}')
+    """Refuse a split that leaves out rare classes, if that is an error, or has fewer than two classes.
+
+    One will do in a scene that has no classes.
+    """
+    if kept >= (1 if scene.without_classes else 2) and (not lost or splitter.on_rare == 'drop'):
+        return
+    if not lost:
+        advice = 'fewer than two classes are left. Generators that need no classes train on scene.as_one_class()'
+    elif splitter.on_rare == 'error':
+        advice += ", or on_rare='drop' to leave such classes out"
+    why = '; '.join(lost) + '. ' if lost else ''
+    raise RareClassError(
+        f'{type(splitter).__name__} of scene {scene.name!r}, seed {seed}: {kept} of {kept + len(lost)} classes have '
+        f'enough {what}, {why}{advice}'
+    )
 
 
 def fingerprint_of(head: str, *parts: np.ndarray) -> str:
@@ -214,10 +221,8 @@ class Splitter(ABC):
                 lost.append(why)
             else:
                 kept.append(class_id)
-        where = f'{type(self).__name__} of scene {scene.name!r}, seed {seed}'
         advice = 'Use another split, other numbers per class or a smaller min_count'
-        least = 1 if scene.without_classes else 2
-        require_classes(where, len(kept), lost, self.on_rare, 'pixels', advice, least)
+        require_classes(self, scene, seed, len(kept), lost, 'pixels', advice)
         dropped += lost
 
         train, val, hidden = [], [], []

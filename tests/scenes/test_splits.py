@@ -222,4 +222,5 @@ def test_one_class_is_no_rare_class() -> None:
     scene.labels = np.ones(scene.shape, dtype=int)
     with pytest.raises(RareClassError, match=r'1 of 1 classes .* fewer than two classes are left. .*as_one_class\(\)$'):
         RandomSplit(fraction=0.3)(scene)
-    assert RandomSplit(fraction=0.3)(scene.as_one_class()).classes == (1,)
+    for splitter in (RandomSplit(fraction=0.3), PatchSplitter(size=4), LabelledPatchSplitter(size=4, patch=2)):
+        assert splitter(scene.as_one_class()).classes == (1,)  # type: ignore[operator]
