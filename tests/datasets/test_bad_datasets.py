@@ -256,3 +256,15 @@ def test_fewer_bands_by_transforms_have_no_wavelengths() -> None:
 def test_a_mask_is_no_list_of_rows() -> None:
     with pytest.raises(ValueError, match='Subset: row numbers are expected as indices, found a mask'):
         adapt(Subset(Faulty(), torch.arange(12) > 5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        (Faulty, 'Faulty is a class: make a dataset of it'),
+        ({'train': Faulty(), 'test': Faulty()}, r"dict holds \['train', 'test'\] by name: give one of them"),
+    ],
+)
+def test_a_class_and_datasets_by_name_are_no_dataset(given: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        adapt(given)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pairs import make_pairs
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from hsiaug.datasets import MixedDataset, PatchDataset, SampleSet, SampleSplitter, scene_dataset
 from hsiaug.quality import FoldTrial
@@ -140,3 +140,17 @@ def test_content_tells_other_masks_and_groups_apart() -> None:
     assert SampleSet(Cities(), group='city').content['groups'] != SampleSet(Cities()).content['groups']
     with pytest.raises(ValueError, match='was made for other samples'):
         scene_dataset(SampleSet(other), SampleSplitter()(SampleSet(one)))
+
+
+def test_validation_samples_that_train_holds_too_are_said() -> None:
+    with pytest.warns(UserWarning, match=r'val \(Subset\) holds samples that train holds too'):
+        SampleSplitter(test_share=0)(SampleSet(pairs(), val=Subset(pairs(), range(25, 30))))
+    everything = SampleSet(pairs(), val=pairs())
+    with (
+        pytest.warns(UserWarning, match='val'),
+        pytest.raises(LeakageError, match=r'drawn from train holds 6 of 6 samp'),
+    ):
+        SampleSplitter()(everything)
+    split = SampleSplitter(test_share=0, val_share=0)(SampleSet(pairs()))
+    with pytest.raises(ValueError, match="unknown part 'tran'; choose from"):
+        SampleSet(pairs()).part(split, 'tran')

@@ -257,7 +257,7 @@ def epoch_followers(dataset: Any) -> tuple[Any, ...]:
 
 def is_xarray(value: Any, name: str) -> bool:
     """Whether a value is an ``xarray.DataArray`` or ``xarray.Dataset``, by name; xarray need not be installed."""
-    return any(f'{cls.__module__.partition(".")[0]}.{cls.__name__}' == f'xarray.{name}' for cls in type(value).mro())
+    return any(f'{cls.__module__.partition(".")[0]}.{cls.__name__}' == f'xarray.{name}' for cls in type(value).__mro__)
 
 
 def in_place_of_xarray(value: Any) -> str | None:
@@ -290,6 +290,10 @@ def require_map_style(dataset: Any, owner: str) -> None:
     name = type(dataset).__name__
     if isinstance(inner.dataset, GeoDataset):
         why = f'{name} is indexed by place and time. Take its samples with a sampler by hsiaug.datasets.GeoSamples'
+    elif isinstance(dataset, type):
+        why = f'{dataset.__name__} is a class: make a dataset of it'
+    elif isinstance(dataset, Mapping):
+        why = f'{name} holds {list(dataset)[:8]} by name: give one of them'
     elif isinstance(dataset, DataLoader):
         why = f'{name} gives batches'
     elif isinstance(inner.dataset, IterableDataset) or not (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -304,11 +305,18 @@ class SampleSplitter:
             folds = min(max(2, round(left / share)), len(np.unique(samples.groups[mine])))
             inside = samples.deal(mine, samples.groups[mine], folds, rng) == 0
             rows[part], rows['train'], left = mine[inside], mine[~inside], left - share
-        learnt = samples.digests[np.concatenate([rows['train'], rows['val']])]  # of parts that are drawn none is shared
-        shared = np.asarray(np.isin(samples.digests[rows['test']], learnt[learnt != 0]).any(axis=1))
-        if shared.any():
+        train, val, test = (samples.digests[rows[part]] for part in PARTS)
+        if np.isin(val, train[train != 0]).any():
+            warnings.warn(
+                f'{samples.parts["val"].name} holds samples that train holds too: what is chosen by them is chosen too '
+                'favourably',
+                stacklevel=2,
+            )
+        learnt = np.concatenate([train, val])
+        if (shared := np.isin(test, learnt[learnt != 0]).any(axis=1)).any():
+            name = samples.parts['test'].name if 'test' in samples.parts else 'the test part drawn from train'
             raise LeakageError(
-                f'{samples.parts["test"].name} holds {int(shared.sum())} of {len(shared)} samples that train or val '
+                f'{name} holds {int(shared.sum())} of {len(shared)} samples that train or val '
                 f'hold too, the first of them {np.flatnonzero(shared)[:5].tolist()}; leave them out on one side'
             )
         strategy = {'name': 'samples', 'own': [part for part in PARTS[1:] if part in samples.parts], **drawn}
