@@ -48,7 +48,8 @@ class GatedTransform(GatedByRatio, A.DualTransform):  # type: ignore[misc]
     @property
     def targets(self) -> dict[str, Callable[..., Any]]:
         """What can change, for albumentations, which asks for a function of each; see :meth:`apply_with_params`."""
-        return dict.fromkeys(self.changes, self.apply)
+        apply: Callable[..., Any] = self.apply
+        return dict.fromkeys(self.changes, apply)
 
     def add_targets(self, additional_targets: dict[str, str]) -> None:
         """Know masks, and labels, under other names.

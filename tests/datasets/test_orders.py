@@ -103,12 +103,12 @@ def test_counts_places_and_batches_of_a_computed_order(mode: Mode, kind: str, sh
     assert np.bincount(numbers).tolist() == [side.count for side in order.sides]
     found, turns = order.find(np.arange(order.length))
     assert np.array_equal(found, numbers)
-    for k, (dataset, rows_of_turns, count) in enumerate(order.sides):
-        rows = rows_of_turns[turns[numbers == k]]
+    for k, side in enumerate(order.sides):
+        rows = side.rows[turns[numbers == k]]
         if k or mode == 'append':
-            assert sorted(turns[numbers == k].tolist()) == list(range(count))
-        held = len(dataset)  # type: ignore[arg-type]
-        assert max(Counter(rows.tolist()).values()) == -(-count // held)  # none twice before all were seen
+            assert sorted(turns[numbers == k].tolist()) == list(range(side.count))
+        held = len(side.dataset)  # type: ignore[arg-type]
+        assert max(Counter(rows.tolist()).values()) == -(-side.count // held)  # none twice before all were seen
     samplers = [MixedBatchSampler(mixed, 8, shuffle=shuffle, num_replicas=2, rank=rank) for rank in (0, 1)]
     for sampler in samplers:
         sampler.set_epoch(3)

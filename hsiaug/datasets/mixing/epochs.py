@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,8 @@ class SharedRatios(SharedInt):
         return tuple(ratios) if said == epoch else None
 
 
-class Side(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Side:
     """The real samples of an epoch, or those of one source: the first ``count`` of some rows of a dataset."""
 
     dataset: Dataset[Any]
@@ -68,7 +70,7 @@ class EpochOrder:
         self.key, self.sides, self.length, self._places = key, sides, sum(side.count for side in sides), places
         # The sides in the order of their turns, and the first turn of each; in append mode, turns are places.
         self._numbers = np.roll(np.arange(len(sides)), 0 if places is None else -1)
-        self._firsts = np.cumsum([0, *(sides[number].count for number in self._numbers)])[:-1]
+        self._firsts = np.cumsum([0, *(sides[number].count for number in self._numbers.tolist())])[:-1]
 
     def find(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Number of the side (0 for real) of samples at (n,) places, and their turn in it."""
