@@ -202,4 +202,5 @@ AUDEBERT2018 = Paper(
         Drawing(4, 'Interpolation in the latent space: the paper sees a continuous progression', draw_interpolation),
     ),
     settings=_SHORT,
+    class_figures=True,
 )  # fmt: skip

@@ -91,6 +91,7 @@ class Paper:
     figures: tuple[Drawing, ...]
     settings: Mapping[Scale, Mapping[str, Any]]  # of a run at each scale, as shown on the page
     note: str = ''  # what is not reproduced, and why
+    class_figures: bool = False  # whether figures show classes that can be chosen
     encoder: str = ''  # whose features give Fréchet distances of images if no Inception weights are given
 
 

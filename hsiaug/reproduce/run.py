@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from ..ablation.statistics import mean_interval
 from ..records import checksum, read_json, short_digest, write_json
+from ..trainers.inception import load_inception
 from .base import Drawing, MissingDataError, Paper, Scale, Table, Values, Work
 
 RUN_FILE = 'reproduction.json'
@@ -97,17 +98,24 @@ class Reproduction:
 
 def reproduce(work: Work, table: int | None = None) -> Reproduction:
     """Reproduce every table and figure for which there are data, or one table only; a second call resumes the first."""
-    tables = [one for one in work.paper.tables if table in (None, one.number)]
+    paper = work.paper
+    tables = [one for one in paper.tables if table in (None, one.number)]
     if not tables:
-        raise ValueError(f'{work.paper.name} has the tables {[t.number for t in work.paper.tables]}, no table {table}')
-    mine: dict[str, Any] = {'paper': work.paper.name, 'scale': work.scale}
+        raise ValueError(f'{paper.name} has the tables {[t.number for t in paper.tables]}, no table {table}')
+    if work.classes and not paper.class_figures:
+        raise ValueError(f'no figure of {paper.name} shows classes that could be chosen; leave classes out')
+    if work.inception is not None:
+        if not paper.encoder:
+            raise ValueError(f'{paper.name} compares no images by features of a network; leave inception out')
+        load_inception(work.inception)  # what is wrong with it is said before anything is trained
+    mine: dict[str, Any] = {'paper': paper.name, 'scale': work.scale}
     file, data = work.folder / RUN_FILE, {name: [*map(_content, places)] for name, places in work.found.items()}
     if file.is_file():
         theirs = read_json(file, 'the note of hsiaug reproduce')
         noted = theirs.pop('data', {})  # older versions did not write it
         if theirs != mine:
             raise ValueError(
-                f'{work.folder} holds {theirs.get("paper")} at scale {theirs.get("scale")}, this is {work.paper.name} '
+                f'{work.folder} holds {theirs.get("paper")} at scale {theirs.get("scale")}, this is {paper.name} '
                 f'at {work.scale}; choose another folder'
             )
         if changed := [name for name in data if noted.get(name, data[name]) != data[name]]:
@@ -118,14 +126,14 @@ def reproduce(work: Work, table: int | None = None) -> Reproduction:
         data = {**noted, **data}
     write_json(file, {**mine, 'data': data})
     done = Reproduction(work)
-    own = not any(files.stands_in and files.name in work.found for files in work.paper.files)
+    own = not any(files.stands_in and files.name in work.found for files in paper.files)
     for one in tables:
         try:
             done.tables.append((one, against(one, one.measure(work), own)))
         except MissingDataError as error:
             done.left_out[f'Table {one.number}'] = str(error)
             done.tables.append((one, against(one, {})))
-    for drawing in work.paper.figures if table is None else ():
+    for drawing in paper.figures if table is None else ():
         try:
             done.figures.append((drawing, list(drawing.draw(work))))
         except MissingDataError as error:

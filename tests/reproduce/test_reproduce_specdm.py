@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from public_layouts import write_segmunich
 from real_pairs import write_oscd
 
 from hsiaug.cli import main
-from hsiaug.reproduce import Work, find_files
+from hsiaug.reproduce import PAPERS, Work, find_files, reproduce
 from hsiaug.reproduce.specdm import SPECDM
 from hsiaug.reproduce.specdm_data import CLASSES, classes_of, part_of
 
@@ -54,6 +55,18 @@ def test_incomplete_files_are_named(tmp_path: Path) -> None:
     (tmp_path / 'part' / 'img').mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match='holds no label for the rest of the data of specdm: img, label'):
         find_files(SPECDM, tmp_path / 'part', 'demo')
+
+
+def test_choices_without_effect_or_sense_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    work = Work(SPECDM, 'demo', {}, tmp_path)
+    weights = tmp_path / 'weights.safetensors'
+    for change, of, message in (
+        ({'classes': ('forests',)}, SPECDM, 'no figure of specdm shows classes'),
+        ({'inception': weights}, PAPERS['msrresgan'], 'msrresgan compares no images by features'),
+        ({'inception': weights}, SPECDM, 'no file .*weights.safetensors'),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            reproduce(replace(work, paper=of, **change))  # type: ignore[arg-type]
 
 
 def test_values_of_masks_are_codes_or_classes() -> None:

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from ...models.diffusion import TRAIN_STEPS
-from ...streams import stream
-from ..two_stream_diffusion.model import CHUNK, SCHEDULE, TwoStreamDiffusion
+from ..two_stream_diffusion.model import SCHEDULE, TwoStreamDiffusion
 
 STEPS = 20
 RESAMPLED = 3
@@ -38,19 +37,15 @@ def inpaint(model: TwoStreamDiffusion, image: Tensor, mask: Tensor, where: Tenso
             f"inpainting needs a two-stream model of kind 'segmentation', whose masks have a code of their own, found "
             f'kind {model.spec.kind!r} with {len(model.streams)} stream(s)'
         )
-    noise = torch.randn((len(image), *model.code_shape), generator=rng)
-    seeds = torch.randint(2**62, (len(image),), generator=rng).tolist()
     parts = [image[:0].to(model.device)]
-    for start in range(0, len(image), CHUNK):
-        chunk = slice(start, start + CHUNK)
+    for chunk, noise, streams in model.noise_in_chunks(len(image), rng):
         x, y, drawn = (part[chunk].to(model.device) for part in (image, mask, where))
         codes = torch.cat([mean for mean, _ in model.posterior(model.normalise(x), y)], dim=1)
         known = (codes - model.latent_mean) / model.latent_std
         pixels = model.one_hot(y).sum(dim=(2, 3))
         shares = pixels / pixels.sum(dim=1, keepdim=True).clamp_min(1)
-        streams = list(map(stream, seeds[chunk]))
-        code = _repaint(model, noise[chunk].to(model.device), known, _known_codes(drawn, model), shares, streams)
-        decoded, _ = model.decode((code * model.latent_std + model.latent_mean).split(model.widths, dim=1))
+        code = _repaint(model, noise, known, _known_codes(drawn, model), shares, streams)
+        decoded, _ = model.decode(model.unstandardised(code))
         parts.append(decoded * model.band_std + model.band_mean)
     return torch.cat(parts)
 

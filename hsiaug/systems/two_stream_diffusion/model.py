@@ -307,16 +307,26 @@ class TwoStreamDiffusion(Generator):
         return self._draw_shares(self._shares(labels, rng), rng)
 
     def _draw_shares(self, shares: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        noise = torch.randn((len(shares), *self.code_shape), generator=rng)
-        # A stream of its own for each sample, so that ancestral noise does not depend on the chunks.
-        seeds = torch.randint(2**62, (len(shares),), generator=rng).tolist()
-        parts = []
-        for start in range(0, len(shares), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            streams = [stream(seed) for seed in seeds[chunk]]
-            code = self._denoise(sent(noise[chunk], self.device), sent(shares[chunk], self.device), streams)
-            parts.append(self.pairs((code * self.latent_std + self.latent_mean).split(self.widths, dim=1)))
+        parts = [
+            self.pairs(self.unstandardised(self._denoise(noise, sent(shares[chunk], self.device), streams)))
+            for chunk, noise, streams in self.noise_in_chunks(len(shares), rng)
+        ]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+    def noise_in_chunks(self, n: int, rng: torch.Generator) -> Iterator[tuple[slice, Tensor, list[torch.Generator]]]:
+        """Rows of n samples that are denoised at a time, and the noise (m, L, h, w) that they come from.
+
+        Each sample has a stream of its own for further noise, which so does not depend on the chunks.
+        """
+        noise = torch.randn((n, *self.code_shape), generator=rng)
+        seeds = torch.randint(2**62, (n,), generator=rng).tolist()
+        for start in range(0, n, CHUNK):
+            chunk = slice(start, start + CHUNK)
+            yield chunk, sent(noise[chunk], self.device), list(map(stream, seeds[chunk]))
+
+    def unstandardised(self, code: Tensor) -> tuple[Tensor, ...]:
+        """Codes of each stream of joint standardised codes (n, L, h, w)."""
+        return (code * self.latent_std + self.latent_mean).split(self.widths, dim=1)
 
     def _shares(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """(n, K) class shares of training patches that hold the classes asked for."""
