@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,8 +48,19 @@ class Run:
             check_value('Run', name, getattr(self, name), int)
 
     def checkpoint(self, name: str) -> Path | None:
-        """File of a checkpoint in the run's folder."""
-        return None if self.folder is None else Path(self.folder) / name
+        """File of a checkpoint in the run's folder, which is looked at before anything is trained.
+
+        Raises:
+            OSError: if nothing can be written there.
+        """
+        if self.folder is None:
+            return None
+        folder = Path(self.folder).absolute()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            why = 'cannot be written to' if there.is_dir() else 'is a file'
+            raise OSError(f'no checkpoint can be kept in {folder}: {there} {why}; give another folder, or none')
+        return folder / name
 
     @contextmanager
     def launched(self) -> Iterator[torch.device]:

@@ -249,3 +249,18 @@ def test_matrix_products_of_lower_precision_end_with_the_training() -> None:
         training.run(Run())
         assert torch.get_float32_matmul_precision() == before
     assert found == [(before, False)] * 2 + [('high', False)] * 2 + [(before, False), (before, True)]
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'file').touch()
+    training = Regression()
+    with pytest.raises(
+        OSError, match=r'no checkpoint can be kept in .*/file/run: .*/file is a file; give another folder'
+    ):
+        training.complete(Run(folder=tmp_path / 'file' / 'run'), 'a.safetensors', {})
+    monkeypatch.setattr(os, 'access', lambda path, mode: Path(path) != tmp_path)  # as on a read-only disk, for root too
+    with pytest.raises(OSError, match=f'{tmp_path} cannot be written to'):
+        training.complete(Run(folder=tmp_path / 'new' / 'run'), 'a.safetensors', {})
+    assert training.step == 0
