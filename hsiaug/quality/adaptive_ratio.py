@@ -56,6 +56,8 @@ class AdaptiveRatio(Schedule):
         smoothing: float = 0.3,
         seed: int = 0,
     ) -> None:
+        for what, given in (('ratios', ratios), ('reference', reference)):
+            check_value('AdaptiveRatio', what, given, tuple[Any, ...] | None)
         self.ratios = tuple(require_ratio(ratio) for ratio in ratios)
         if 0.0 not in self.ratios or len(set(self.ratios)) != len(self.ratios) or len(self.ratios) < 2:
             raise ValueError(f'AdaptiveRatio: expected 0 and other ratios, each once, found {ratios}')
@@ -148,10 +150,21 @@ class AdaptiveRatio(Schedule):
         return {
             'scores': list(self.scores), 'rises': list(self.rises), 'history': list(self.history),
             'weights': self._weights.tolist(), 'behind': self._behind, 'arm': self._arm.value,
+            'ratios': list(self.ratios),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
+        """The inverse of :meth:`state_dict`.
+
+        Raises:
+            ValueError: for the state of a choice among other ratios.
+        """
+        of = state.get('ratios', list(self.ratios))  # older checkpoints do not have them
+        if of != list(self.ratios) or len(state['weights']) != len(self.ratios):
+            raise ValueError(
+                f'AdaptiveRatio: the state is of {len(state["weights"])} ratios, {of}, this schedule of '
+                f'{list(self.ratios)}; resume with the ratios that the training began with'
+            )
         self.scores, self.rises, self.history = (list(state[key]) for key in ('scores', 'rises', 'history'))
         self._weights, self._behind = np.array(state['weights']), int(state['behind'])
         self._arm.value = int(state['arm'])

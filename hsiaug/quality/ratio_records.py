@@ -11,7 +11,7 @@ import numpy as np
 
 from ..json_lines import append_line, read_lines
 from ..records import as_record, read_json
-from .ratio_search import Candidate, Standing, Trial, variance_of_mean
+from .ratio_search import Candidate, Standing, Trial, finite_score, variance_of_mean
 
 _WHERE = ('ratio', 'threshold', 'fold', 'seed')
 
@@ -43,22 +43,16 @@ class Recorded:
             if row['trial'] == self.identity:
                 if missing := [key for key in (*_WHERE, 'score') if key not in row]:
                     raise ValueError(f'{path}: a score of a ratio search lacks {missing}; is this another file?')
-                self._scores[tuple(row[key] for key in _WHERE)] = _score(row['score'], str(path))
+                self._scores[tuple(row[key] for key in _WHERE)] = finite_score(row['score'], str(path))
 
     def __call__(self, candidate: Candidate, fold: int, seed: int) -> float:
         """The recorded score or, where there is none, that of a training."""
         key = (candidate.ratio, candidate.threshold, fold, seed)
         if key not in self._scores:
-            score = _score(self.trial(candidate, fold, seed), f'{candidate} on fold {fold}')
+            score = finite_score(self.trial(candidate, fold, seed), f'{candidate} on fold {fold}')
             append_line(self.path, {'trial': self.identity, **dict(zip(_WHERE, key, strict=True)), 'score': score})
             self._scores[key] = score
         return self._scores[key]
-
-
-def _score(value: Any, where: str) -> float:
-    if isinstance(value, bool | str) or value is None or not math.isfinite(float(value)):
-        raise ValueError(f'{where}: a finite score expected, found {value!r}')
-    return float(value)
 
 
 class SearchRecord(NamedTuple):
@@ -86,7 +80,7 @@ def read_search(path: Path) -> SearchRecord:
             one['standard_error'] = math.inf if one['standard_error'] is None else one['standard_error']
         standings = [as_record(Standing, one, 'a standing') for one in found['standings']]
         chosen = as_record(Candidate, found['chosen'], 'the choice')
-        return SearchRecord(_in_order(standings), chosen, _score(found['k'], 'k'))
+        return SearchRecord(_in_order(standings), chosen, finite_score(found['k'], 'k'))
     except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError) as error:
         raise ValueError(
             f'{path} is not a record of a ratio search ({error!r}); give the run folder of hsiaug ablate, what '

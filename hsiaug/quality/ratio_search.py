@@ -166,6 +166,8 @@ class RatioSearch:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for what in ('ratios', 'thresholds'):
+            check_value('RatioSearch', what, getattr(self, what), tuple[Any, ...])
         ratios = [require_ratio(ratio) for ratio in self.ratios]
         if not any(ratios):
             raise ValueError(f'RatioSearch: at least one ratio above 0 expected, found {self.ratios}')
@@ -212,10 +214,9 @@ class RatioSearch:
                 seed = stream_seed(self.seed, t // self.folds)
                 for scene, trial in enumerate(trials):
                     for candidate in (REAL_ONLY, *racing):
-                        score = float(trial(candidate, t % self.folds, seed))
-                        if not math.isfinite(score):
-                            raise ValueError(f'RatioSearch: {candidate} scored {score} on fold {t % self.folds}')
-                        scores.setdefault((scene, candidate), []).append(score)
+                        score = trial(candidate, t % self.folds, seed)
+                        where = f'RatioSearch: {candidate} on fold {t % self.folds}'
+                        scores.setdefault((scene, candidate), []).append(finite_score(score, where))
                         trainings, cost = trainings + 1, cost + float(getattr(trial, 'cost', 1.0))
             done = goal
             table = [self._standing(candidate, scores, len(trials), prior) for candidate in racing]
@@ -245,6 +246,13 @@ class RatioSearch:
             own, others = 1 / max(variance, 1e-12), 1 / max(uncertain, 1e-12)
             mean, variance = (mean * own + expected * others) / (own + others), 1 / (own + others)
         return Standing(candidate, n, mean, math.sqrt(variance))
+
+
+def finite_score(value: Any, where: str) -> float:
+    """A score as a number."""
+    if isinstance(value, bool | str) or value is None or not math.isfinite(float(value)):
+        raise ValueError(f'{where}: a finite score expected, found {value!r}')
+    return float(value)
 
 
 def variance_of_mean(gains: np.ndarray, folds: int) -> float:

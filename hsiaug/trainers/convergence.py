@@ -23,7 +23,7 @@ def still_falls(losses: Sequence[float], since: int = 0) -> bool:
 
     When the learning rate falls to zero, every curve ends flat, so that its last steps tell nothing. The loss counts as
     falling if its mean over the last third of the steps is lower than over the third before, by more than :data:`FALL`
-    of the mean over the first twentieth. A curve of fewer than 20 steps always counts as falling.
+    of the size of the mean over the first twentieth. A curve of fewer than 20 steps, or with NaN, counts as falling.
 
     Args:
         losses: loss of each step, in order.
@@ -34,7 +34,8 @@ def still_falls(losses: Sequence[float], since: int = 0) -> bool:
         return True
     first = math.fsum(losses[: count // 20]) / (count // 20)
     middle, last = losses[since + count // 3 : since + 2 * count // 3], losses[since + 2 * count // 3 :]
-    return math.fsum(middle) / len(middle) - math.fsum(last) / len(last) > FALL * first
+    # A loss that is NaN has not converged either.
+    return not math.fsum(middle) / len(middle) - math.fsum(last) / len(last) <= FALL * abs(first)
 
 
 def loss_still_falls(network: nn.Module, since: float = 0.0) -> bool | None:

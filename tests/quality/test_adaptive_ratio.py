@@ -84,6 +84,20 @@ def count_synthetic(loader: DataLoader[Any]) -> int:
     return sum(int(batch['synthetic'].sum()) for batch in loader)
 
 
+def test_a_state_of_other_ratios_is_refused() -> None:
+    state = AdaptiveRatio((0.0, 1.0), seed=1).state_dict()
+    for others in ((0.0, 2.0), (0.0, 1.0, 2.0)):
+        with pytest.raises(ValueError, match=r'state is of 2 ratios, \[0.0, 1.0\], this schedule of'):
+            AdaptiveRatio(others).load_state_dict(state)
+    older = {key: value for key, value in state.items() if key != 'ratios'}
+    AdaptiveRatio((0.0, 1.0)).load_state_dict(older)
+    with pytest.raises(ValueError, match='state is of 2 ratios'):
+        AdaptiveRatio((0.0, 1.0, 2.0)).load_state_dict(older)
+    with pytest.raises(ValueError, match='ratios must be a list'):
+        AdaptiveRatio(1.0)  # type: ignore[arg-type]
+    assert AdaptiveRatio(np.array([0.0, 1.0]), reference=np.array([0.5, 0.6])).ratios == (0.0, 1.0)  # type: ignore[arg-type]
+
+
 def test_persistent_workers_see_the_ratio_change(scene: Scene, split: Split, data: TrainingData) -> None:
     schedule = AdaptiveRatio(RATIOS, explore=1.0)
     mixed = MixedDataset(SpectraDataset(scene, split), fit_generator('noise', data), schedule, mode='replace')

@@ -186,8 +186,13 @@ def test_mistakes_are_named() -> None:
         RatioSearch(trials=3, first=4)
     with pytest.raises(ValueError, match='must be a finite number >= 0'):
         RatioSearch((-1.0,))
-    with pytest.raises(ValueError, match='scored nan on fold 0'):
+    with pytest.raises(ValueError, match='on fold 0: a finite score expected, found nan'):
         RatioSearch()(lambda candidate, fold, seed: math.nan)
+    with pytest.raises(ValueError, match='on fold 0: a finite score expected, found None'):
+        RatioSearch()(lambda candidate, fold, seed: None)  # type: ignore[arg-type, return-value]
+    for given in ({'ratios': 2.0}, {'thresholds': 0.5}):
+        with pytest.raises(ValueError, match=f'{next(iter(given))} must be a list'):
+            RatioSearch(**given)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match='at least one scene'):
         RatioSearch().pooled({})
 

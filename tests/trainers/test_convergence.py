@@ -20,6 +20,8 @@ def test_a_loss_that_has_levelled_off_no_longer_falls() -> None:
     assert still_falls((2 - steps / 300).tolist())
     assert not still_falls([1.5] * 300)
     assert still_falls([0.0] * 19)  # too few to tell
+    assert still_falls([1.0] * 299 + [math.nan])
+    assert not still_falls([-1.5] * 300)  # a loss may be negative
     changed = [2.0] * 10 + [1.0] * 190 + [0.1] * 200  # of synthetic samples, then of real ones
     assert still_falls(changed)
     assert not still_falls(changed, since=200)
