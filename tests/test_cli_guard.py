@@ -221,7 +221,10 @@ def test_other_programs_of_the_process_may_still_name_classes(capsys: pytest.Cap
             ['train', '--split.settings=[1]'],
             'mapping in braces expected, found [1]; give single values as --split.settings.NAME',
         ),
-        (['train', '--data', 'images'], '--data images: its fields were expected; name its class as --data.class_path'),
+        (
+            ['train', '--data', 'images'],
+            '--data: mapping in braces or null expected, found images; name its class as --data.class_path',
+        ),
         (['ablate', '--test=tests'], 'name its class as --test.class_path, its arguments as --test.init_args.NAME'),
         (['train', '--split.strategy=block'], "'labelled_patches' expected, found block; did you mean 'blocks'?"),
         (['train', '--sed=1'], "--sed=1; did you mean '--seed'?"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,30 @@ def test_commands_and_options_exist() -> None:
             assert command in COMMANDS, (page, command)
         for config in re.findall(r'^(?:srun )?hsiaug .*--config (\S+)', typed, re.M):
             assert find_config(config).exists(), (page, config)
+
+
+@pytest.mark.slow
+def test_commands_are_as_one_can_type_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from hsiaug.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    texts = [
+        block
+        for page in (ROOT / 'README.md', *PAGES)
+        for language, block in re.findall(r'^```(.*?)\n(.+?)^```', page.read_text(), re.M | re.DOTALL)
+        if not language
+    ]
+    texts += [re.sub(r'^# +', '', file.read_text(), flags=re.M) for file in (ROOT / 'configs').glob('*.yaml')]
+    typed = re.compile(r'^(?:srun )?(hsiaug (?!completion).+(?:(?<=\\)\n.+)*)', re.M)
+    commands = {one.replace('\\\n', ' ') for text in texts for one in typed.findall(text)}
+    assert len(commands) > 35
+    for command in sorted(commands):
+        words = shlex.split(command, comments=True)[1:]
+        if {'>', '|'} & {*words} or any(word.endswith(':') for word in words):  # prose of a config's header
+            continue
+        with pytest.raises(SystemExit) as stopped:
+            main([*words, '--print_config'])
+        assert not stopped.value.code, command
 
 
 @pytest.mark.slow

@@ -90,11 +90,10 @@ TYPED = (
 
 
 INSTEAD = {
-    'scene': 'give the cube as --scene.path, labels as --scene.labels',
-    'split': 'give a strategy as --split.strategy',
-    **dict.fromkeys(CLASSES, 'name its class as --{0}.class_path, its arguments as --{0}.init_args.NAME'),
+    '--scene': 'give the cube as --scene.path, labels as --scene.labels',
+    '--split': 'give a strategy as --split.strategy',
 }
-"""What may be meant by a text that is given where a mapping of many fields is expected."""
+"""What may be meant by a text that is given where a config file of many fields is expected."""
 CONFIGS = ('.yaml', '.yml', '.json')
 
 
@@ -124,9 +123,8 @@ def parse(
                 if not isinstance(found := read_config(Path(value), what), dict):
                     raise ValueError(f'{what}: options by name were expected, found {found!r:.80}')
         for option, value in pairwise('='.join(arguments).split('=')):
-            key = option.removeprefix('--')
-            if option != key in INSTEAD and not value.startswith(('-', '{')) and Path(value).suffix not in CONFIGS:
-                raise ValueError(f'{option} {value}: its fields were expected; {INSTEAD[key].format(key)}')
+            if option in INSTEAD and not value.startswith(('-', '{')) and Path(value).suffix not in CONFIGS:
+                raise ValueError(f'{option} {value}: a YAML file of its fields was expected; {INSTEAD[option]}')
         command = subparser(parser, arguments[0])
         arguments = apart_nested(command, with_flags(command, arguments))
         try:
@@ -193,6 +191,8 @@ def expected(key: str, types: str, value: str) -> str:
     more = near(value, choices)
     if said.startswith('mapping'):
         more = f'give single values as --{key}.NAME'
+    if key in CLASSES:
+        more = f'name its class as --{key}.class_path, its arguments as --{key}.init_args.NAME'
     return f'--{key}: {"one of " * bool(choices)}{said} expected, found {value}' + (more and f'; {more.rstrip()}')
 
 
