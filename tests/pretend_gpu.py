@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 import hsiaug
 from hsiaug.engine.cuda_graphs import SWITCH
@@ -233,7 +233,7 @@ def _computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         RuntimeError: if it would not be possible there, as torch says it.
     """
     name = function.overloadpacket.__name__
-    flat, _ = tree_flatten((args, kwargs))
+    flat, spec = tree_flatten((args, kwargs))
     tensors = [x for x in flat if isinstance(x, Tensor)]
     there = [x for x in tensors if isinstance(x, OnGPU)]
     here = [x for x in tensors if not isinstance(x, OnGPU)]
@@ -243,13 +243,15 @@ def _computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         result_there = isinstance(args[0], OnGPU)
     if name == '_local_scalar_dense':
         result_there = False
+    if not there and not result_there:  # nothing of it lies on the GPU
+        return function(*args, **kwargs)
     if there and name not in _MOVES:
         _require_one_device(function, name, args, here)
     if what := _wait(name, args, kwargs, there, here, result_there):
         _note(what, name)
+    plain_args, plain_kwargs = tree_unflatten([x.inner if isinstance(x, OnGPU) else x for x in flat], spec)
     if device is not None and device.type == GPU.type:
-        kwargs = {**kwargs, 'device': torch.device('cpu')}
-    plain_args, plain_kwargs = tree_map(_inner, (args, kwargs))
+        plain_kwargs['device'] = torch.device('cpu')
     result = function(*plain_args, **plain_kwargs)
     if there and torch.Tag.inplace_view in function.tags:  # the shape that the outside shows changes too
         with no_dispatch():
@@ -261,11 +263,7 @@ def _computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             return x
         return same[id(x)] if id(x) in same else OnGPU(x)
 
-    return tree_map(outer, result)
-
-
-def _inner(x: Any) -> Any:
-    return x.inner if isinstance(x, OnGPU) else x
+    return outer(result) if isinstance(result, Tensor) else tree_map(outer, result)
 
 
 def _require_one_device(function: Any, name: str, args: Any, here: list[Tensor]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from hsiaug.ablation import Arm, Classifier, Setting, Study, run_study
 from hsiaug.ablation.results import RESULTS_FILE, read_results
 from hsiaug.engine import Run
 from hsiaug.scenes import RandomSplit, Scene, Split
-from hsiaug.systems import TrainingData
+from hsiaug.systems import REGISTRY, TrainingData
 from hsiaug.trainers import ClassifierConfig
 
 GUIDE = (Path(__file__).parents[1] / 'CONTRIBUTING.md').read_text()
@@ -24,10 +25,11 @@ GUIDE = (Path(__file__).parents[1] / 'CONTRIBUTING.md').read_text()
 
 
 @pytest.fixture(scope='module')
-def toy() -> SimpleNamespace:
+def toy() -> Iterator[SimpleNamespace]:
     space: dict[str, Any] = {'__name__': 'contributed'}
     exec(compile(SOURCE, 'CONTRIBUTING.md', 'exec', dont_inherit=True), space)
-    return SimpleNamespace(**space)
+    yield SimpleNamespace(**space)
+    del REGISTRY['toy']  # other tests expect the package's generators
 
 
 def test_it_is_short() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.ndimage import distance_transform_cdt
 
 from hsiaug.ablation import Segmenter, Setting, Study, run_study
 from hsiaug.functional.degradation import degrade, upsample
@@ -145,9 +146,10 @@ def test_real_scenes_split_without_overlap(name: str, real_data: Path) -> None:
         assert not tiles[0] & tiles[2]
         assert scene.wavelengths_approximate
     else:  # a buffer of two pixels
-        rows, columns = (np.array([np.divmod(sorted(part), scene.shape[1])]) for part in (parts[0], parts[2]))
-        gap = np.abs(rows[0][:, :, None] - columns[0][:, None, :]).max(axis=0).min()
-        assert gap > 2
+        trained = np.zeros(scene.shape, dtype=bool)
+        trained.reshape(-1)[list(parts[0])] = True
+        gaps = distance_transform_cdt(~trained, 'chessboard').reshape(-1)[list(parts[2])]
+        assert gaps.min() > 2
 
 
 def test_a_cell_differs_by_setting_and_seed() -> None:

@@ -166,5 +166,9 @@ def test_a_killed_study_resumes_where_it_was(tmp_path: Path, monkeypatch: pytest
     assert again[0] == whole[0]
     assert again[1][0][0] == whole[1][0][0]
     before = (folder / RESULTS_FILE).read_bytes()
-    run(folder)
+    planned = trust.experiment('spectrum', plan, tmp_path, folder)
+    text = trust.write(planned, plan, planned.run(folder, progress=False), folder)
     assert before == (folder / RESULTS_FILE).read_bytes()
+    assert (folder / 'table.md').read_text() == text
+    assert '| simulated | noise | 1 |' in text
+    assert (folder / 'figure.png').stat().st_size > 10_000

@@ -22,6 +22,7 @@ from hsiaug.models.scene_classifiers import LEAST_SIDE, SceneModel
 from hsiaug.scenes import Scene, Split
 from hsiaug.systems import Generator, TrainingData, load
 from hsiaug.systems.base import REGISTRY
+from hsiaug.systems.change_editing import inpainting
 from hsiaug.systems.spectral_gan.train import SpectralGANTraining
 from hsiaug.trainers import ClassifierConfig, SegmenterConfig, fit_generator, train_nn1d, train_segmenter
 from hsiaug.trainers.change_detection import ChangeDetectorConfig, Model, predict_changes, train_change_detector
@@ -115,8 +116,9 @@ def test_every_generator_is_tested_here() -> None:
 @pytest.mark.filterwarnings('ignore:only .* training patches', 'ignore:the abundances')
 @each_generator
 def test_a_generator_trains_and_draws_there_as_here_and_waits_for_nothing(
-    samples: dict[str, TrainingData], name: str, kind: str, settings: dict[str, Any]
+    samples: dict[str, TrainingData], name: str, kind: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(inpainting, 'STEPS', 4)  # all are alike
     data = samples[kind]
     here = fitted(name, data, settings)
     assert here.type_name == name
