@@ -297,7 +297,7 @@ class SampleSplitter:
         if drawn and groups < len(drawn) + 1:
             raise ValueError(
                 f'{samples.parts["train"].name}: {len(rows["train"])} samples lie in {groups} group(s), by '
-                f'{samples.group or "the images that they are cut from, or their `groups`"}; train and '
+                f'{samples.group or "the images that they are cut from"}; train and '
                 f"{' and '.join(drawn)} need one each: give {' and '.join(drawn)}, or group='samples'"
             )
         for part, share in drawn.items():
@@ -313,7 +313,7 @@ class SampleSplitter:
                 stacklevel=2,
             )
         learnt = np.concatenate([train, val])
-        if (shared := np.isin(test, learnt[learnt != 0]).any(axis=1)).any():
+        if (shared := np.asarray(np.isin(test, learnt[learnt != 0]).any(axis=1))).any():
             name = samples.parts['test'].name if 'test' in samples.parts else 'the test part drawn from train'
             raise LeakageError(
                 f'{name} holds {int(shared.sum())} of {len(shared)} samples that train or val '
