@@ -34,15 +34,19 @@ class EpochIndices(list[int]):
 class SharedRatios(SharedInt):
     """The ratios of the current epoch, which the main process sets for its workers too."""
 
-    def __init__(self, ratios: Sequence[float]) -> None:
-        self._tensor = torch.tensor([0, *ratios], dtype=torch.float64, device='cpu').share_memory_()
+    def __init__(self, sources: int) -> None:
+        self._tensor = torch.full((1 + sources,), -1.0, dtype=torch.float64, device='cpu').share_memory_()
 
     def say(self, epoch: int, ratios: Sequence[float]) -> None:
         """Set them."""
         self._tensor.numpy()[:] = (epoch, *ratios)
 
+    def forget(self) -> None:
+        """Leave them unknown."""
+        self._tensor.fill_(-1)
+
     def of(self, epoch: int) -> tuple[float, ...] | None:
-        """The ratios of an epoch; None if it is not the current one."""
+        """The ratios of an epoch; None if they are not known."""
         said, *ratios = self._tensor.tolist()
         return tuple(ratios) if said == epoch else None
 

@@ -124,7 +124,7 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
         self.epoch_size = None if epoch_size is None else int(epoch_size)
         self._titles = ('real', *self.sources.titles)
         self.pending: int | None = None  # an epoch that was set and that no sampler has begun yet
-        self._said = SharedRatios(self.sources.ratios(0))
+        self._said = SharedRatios(len(self.sources.schedules))
         self._known: KnownLength | None = None
         if self.mode == 'append' and epoch_size is None and not isinstance(self.schedule, Constant):
             self._known = KnownLength('MixedDataset', self.schedule, self.length(0))
@@ -200,8 +200,16 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
         return real + sum(counts)
 
     def _ratios(self, epoch: int) -> tuple[float, ...]:
-        """Ratio of each source in an epoch, which is fixed when it is set: a schedule may follow the training."""
-        return self._said.of(epoch) or tuple(self.sources.ratios(epoch))
+        """Ratio of each source in an epoch, fixed from its first use until one is set: schedules may follow a training.
+
+        A worker's schedule is a copy, which follows nothing.
+        """
+        ratios = self._said.of(epoch)
+        if ratios is None:
+            ratios = tuple(self.sources.ratios(epoch))
+            if epoch == self.epoch and get_worker_info() is None:
+                self._said.say(epoch, ratios)
+        return ratios
 
     def _counts(self, ratios: Sequence[float]) -> tuple[int, list[int]]:
         """Real samples of an epoch, and those of each source."""
@@ -236,8 +244,8 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
     def enter(self, epoch: int) -> None:
         """As :meth:`set_epoch`, for a sampler that says itself which epoch is next."""
         super().set_epoch(epoch)
-        if get_worker_info() is None:  # a worker's schedule is a copy, which follows nothing
-            self._said.say(self.epoch, self.sources.ratios(self.epoch))
+        if get_worker_info() is None:
+            self._said.forget()
         self.pending = None
 
     def settings(self, epoch: int) -> dict[str, Any]:
