@@ -138,7 +138,8 @@ class ChangeEditing(Generator):
         if setting is None and len(self.observed_shares):
             changed = self.observed_shares.cpu()
         else:
-            changed = torch.linspace(*(setting or DEFAULT_SHARES), _LEVELS)
+            low, high = setting or DEFAULT_SHARES
+            changed = torch.linspace(low, high, _LEVELS)
         return torch.stack([1 - changed, changed], dim=1)
 
     # --- what is learnt of the data ---------------------------------------------------------------------------------
