@@ -23,7 +23,7 @@ from ..functional.plain import plain_torch
 from ..metrics.scores import change_scores, segmentation_scores
 from ..models.auxiliary_bn import add_auxiliary_bn, drop_auxiliary_bn, synthetic_rows
 from ..models.nn1d import SpectralScaler
-from ..samples import Sample, SampleSpec
+from ..samples import Sample, SampleSpec, require_compatible
 from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, check_settings
 from ..streams import seeded
 from .augmentation import Augmentation, augmentation
@@ -182,6 +182,7 @@ def train_images(
                     f'{TRAINERS[spec.kind]}: keep_best={config.keep_best} keeps the weights that validate best, and '
                     'there are no validation samples; give val, or keep_best=0'
                 )
+            require_compatible(spec, _require_images(val, config))
             score = partial(validation_score, network, fetch(val, np.arange(len(val))), spec)  # type: ignore[arg-type]
         batches, schedule = Stream(dataset, spec, seed, device, keep), Polynomial(config.warmup)
         Supervised(

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
 
 from ..models.nn1d import NN1D, Scaling
+from .scene_classifier import scene_loss
 
 
 class SpectralClassificationTask(LightningModule):
@@ -63,27 +63,35 @@ class SpectralClassificationTask(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy against ``label_prob`` where there is one, else ``label``; weighted where ``weight`` is."""
-        losses = cross_entropy(self(batch['image']), batch.get('label_prob', batch['label']), reduction='none')
-        loss = losses.mean() if 'weight' not in batch else (losses * batch['weight']).sum() / batch['weight'].sum()
+        target = batch.get('label_prob', batch['label'])
+        loss = scene_loss(self(batch['image']), target, sample_weights=batch.get('weight'))
         self.log('train_loss', loss, batch_size=len(batch['image']))
         if 'synthetic' in batch:
             share = batch['synthetic'].to(torch.float32).mean()
             self.log('train_synthetic', share, batch_size=len(batch['image']), on_step=False, on_epoch=True)
         return loss
 
-    def _evaluate(self, batch: dict[str, Tensor], metrics: MetricCollection) -> None:
-        metrics.update(self(batch['image']).argmax(dim=1), batch['label'])
-        self.log_dict(metrics, batch_size=len(batch['image']), on_step=False, on_epoch=True)
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count one batch."""
+        self.val_metrics.update(self(batch['image']).argmax(dim=1), batch['label'])
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Accuracies of one batch."""
-        self._evaluate(batch, self.val_metrics)
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count one batch."""
+        self.test_metrics.update(self(batch['image']).argmax(dim=1), batch['label'])
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Accuracies of one batch."""
-        self._evaluate(batch, self.test_metrics)
+    def on_validation_epoch_end(self) -> None:
+        """Accuracies of all batches, of all loaders together."""
+        self._log(self.val_metrics)
 
-    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def on_test_epoch_end(self) -> None:
+        """Accuracies of all batches, of all loaders together."""
+        self._log(self.test_metrics)
+
+    def _log(self, metrics: MetricCollection) -> None:
+        self.log_dict(metrics.compute())
+        metrics.reset()
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """(n,) predicted labels."""
         return self(batch['image']).argmax(dim=1)
 

@@ -366,6 +366,8 @@ def test_the_weights_that_validate_best_are_kept(monkeypatch: pytest.MonkeyPatch
     assert all(torch.equal(value, looks[3][key]) for key, value in plain.state_dict().items())
     with pytest.raises(ValueError, match=r'keep_best=2 .* give val'):
         train_segmenter(Blocks(10), SegmenterConfig(**SMALL, steps=7, keep_best=2))
+    with pytest.raises(ValueError, match="kind 'segmentation' expected, found Pairs"):
+        train_segmenter(Blocks(10), SegmenterConfig(**SMALL, steps=7, keep_best=2), val=Pairs(2))
 
 
 def test_validation_scores_what_was_predicted() -> None:

@@ -2,8 +2,10 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning_runs import trainer
+from torch.utils.data import DataLoader
 
 from hsiaug.datamodules import SpectraDataModule
+from hsiaug.metrics import accuracies
 from hsiaug.scenes import Scene, Split
 from hsiaug.systems import TrainingData
 from hsiaug.trainers import SpectralClassificationTask, fit_generator
@@ -51,3 +53,16 @@ def test_sample_weights_scale_the_loss_of_synthetic_spectra() -> None:
     assert torch.allclose(found, expected)
     plain = task.training_step({'image': image, 'label': label}, 0)
     assert torch.allclose(plain, each.mean())
+    nothing = task.training_step({'image': image, 'label': label, 'weight': torch.zeros(4)}, 0)
+    assert float(nothing) == 0  # no NaN that would destroy the network
+
+
+def test_several_loaders_are_validated_together() -> None:
+    x, y = torch.rand(20, 5, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
+    samples = [{'image': image, 'label': label} for image, label in zip(x, y, strict=True)]
+    task, run = SpectralClassificationTask(5, 3), trainer(1)
+    loaders = [DataLoader(samples[:13], 8), DataLoader(samples[13:], 4)]  # type: ignore[arg-type]
+    run.fit(task, DataLoader(samples, 8), loaders)  # type: ignore[arg-type]
+    expected = accuracies(task(x).argmax(dim=1), y, 3)
+    assert float(run.callback_metrics['val_OA']) == pytest.approx(expected.oa)
+    assert float(run.callback_metrics['val_kappa']) == pytest.approx(expected.kappa, abs=1e-6)
