@@ -57,15 +57,15 @@ def _cells(line: Summary, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
         + (FALLING.format(falling, len(mine)) if falling else ''),
         'ratio': _ratio(line) + (' (default)' if line.default else ''),
         f'{name} %': mean,
-        f'Δ{name}': signed(gain and gain.mean),
-        '95 % t': interval(gain and gain.interval),
-        '95 % BCa': interval(gain and gain.bca),
-        '95 % Nadeau–Bengio': interval(gain and gain.corrected),
+        f'Δ{name}': signed(gain.mean if gain else None),
+        '95 % t': interval(gain.interval if gain else None),
+        '95 % BCa': interval(gain.bca if gain else None),
+        '95 % Nadeau–Bengio': interval(gain.corrected if gain else None),
         'p sign-flip': f'{gain.p:.4f}' if gain else '–',
         'p Holm': '–' if gain is None else 'exploratory' if line.p_holm is None else f'{line.p_holm:.4f}',
         f'{other} %': other_mean,
-        f'Δ{other}': signed(second and second.mean),
-        f'95 % t ({other})': interval(second and second.interval),
+        f'Δ{other}': signed(second.mean if second else None),
+        f'95 % t ({other})': interval(second.interval if second else None),
         **{f'{metric} %': value for metric, value in zip(further, means, strict=True)},
         'seeds': f'{gain.n}{"" if gain.basis_for_claims else FEW}' if gain else str(len(line.ratios)),
     }  # fmt: skip
@@ -164,8 +164,8 @@ def _sections(run: Run) -> Iterator[Section]:
         dropped = dropped[:6] + ([f'and {len(dropped) - 6} more'] if len(dropped) > 6 else [])
         said = {'Chosen by validation for real only': settings, 'Left out': dropped}
         below = [f'{what}: {"; ".join(found)}.' for what, found in said.items() if found]
-        rows = [_cells(line, here) for line in run.table if line.key == key]
-        yield Section(', '.join(key), [Table(list(rows[0]), [list(row.values()) for row in rows]), *below])
+        lines = [_cells(line, here) for line in run.table if line.key == key]
+        yield Section(', '.join(key), [Table(list(lines[0]), [list(line.values()) for line in lines]), *below])
     note, header, rows = study_fidelity(run.fidelity)
     if rows:
         yield Section('Fidelity of the samples', [note, Table(header, rows)])

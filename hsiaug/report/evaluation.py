@@ -86,7 +86,8 @@ PARTS: dict[str, Callable[[Evaluation], list[Part]]] = {
 
 
 def _samples(found: Evaluation) -> Figure:
-    return plot_samples(*_training_and_fake(found), found.spec)
+    real, fake = _training_and_fake(found)
+    return plot_samples(real, fake, found.spec)
 
 
 def _training_and_fake(found: Evaluation) -> list[Pair]:

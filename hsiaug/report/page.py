@@ -143,6 +143,7 @@ def _warnings(parts: Compared, gates: bool) -> list[str]:
 def _looks(parts: Compared) -> list[Section]:
     """Sample grids, spectra by class, and class balance; real samples are held-out ones."""
     spec, plain = parts.spec, one_date(parts.spec)
+    _, test, fake = parts.pairs()
     number = min(spec.num_classes, _PANELS) if spec.size is None else _PICTURES
     compared = {name: side for name, side in parts.sides().items() if name != 'real, training'}
     masks = {name: mask for name, (_, mask) in as_images(parts.sides(), spec).items()}
@@ -150,7 +151,7 @@ def _looks(parts: Compared) -> list[Section]:
     return [
         Section('Samples', [
             'Held-out real samples and synthetic samples, evenly spaced in both.',
-            Picture.of_figure(plot_samples(*parts.pairs()[1:], spec, number), 'real and synthetic samples'),
+            Picture.of_figure(plot_samples(test, fake, spec, number), 'real and synthetic samples'),
         ]),
         Section('Spectra by class', [
             'Median, and the range of the middle 80 % of all spectra of a class.',
