@@ -127,15 +127,12 @@ def run_and_report(
 ) -> None:
     """Run what is missing of a study, and draw its report."""
     from ..report.ablation import draw_shown
-    from ..systems.fit import require_settings
 
     device = require_device(device)
     if found := [name for name in (CONFIG_FILE, BANK_FILE, WRITING_FILE) if (out / name).exists()]:
         raise FileExistsError(f'{out} holds a generator or a bank ({found[0]}), no study; choose another folder')
     require_own(out, PLAN_FILE, 'study')
     require_writable(out)
-    for arm in study.arms:
-        require_settings(arm.generator, arm.settings, study.kind)
     try:
         run_study(study, out, workers, engine, device)
     except KeyboardInterrupt:
