@@ -34,7 +34,7 @@ def test_train_evaluate_sample_and_preview(kind: str, tmp_path: Path, capsys: py
     assert f'--split.strategy={json.loads((run / "run.json").read_text())["split"]["strategy"]}' == SPLITS[kind][0]
     main(['evaluate', str(run), '--count=24'])
     printed = capsys.readouterr().out
-    said = {'segmentation': ['alignment of mask and image'], 'change': ['### Date 2', '24 synthetic pairs, ']}
+    said = {'segmentation': ['alignment of mask and image'], 'change': ['Date 2:', '24 synthetic pairs, ']}
     assert all(one in printed for one in said[kind])
     assert (run / 'figures' / 'pairs.png').stat().st_size > 10_000
     main(['sample', str(run), '--count=12', f'--out={tmp_path / "bank"}', '--labels=inverse', '--preview'])
