@@ -153,6 +153,7 @@ class Part:
         fold: settings of the trial.
         size: side of the simulated scene.
         raced: number of seeds whose races are run, for generators whose races cost too much to run all.
+        seeds: number of seeds of everything but naive mixing, if it costs too much to run all.
     """
 
     scenes: Mapping[str, Callable[[Path], Scene]]
@@ -167,6 +168,7 @@ class Part:
     fold: dict[str, Any] = field(default_factory=dict)
     size: int = 128
     raced: Mapping[str, int] = field(default_factory=dict)
+    seeds: int | None = None
 
 
 RATIOS = (0.5, 1.0, 2.0)
@@ -218,6 +220,7 @@ PARTS: dict[Kind, Part] = {
         {'block': 2},
         96,
         raced={'two_stream_diffusion': 1},
+        seeds=5,
     ),
 }  # fmt: skip
 QUICK_SCENES: dict[Kind, list[str]] = {'spectrum': ['salinas_a', 'houston18'], 'segmentation': ['simulated']}
@@ -236,12 +239,12 @@ def study(root: Path, kind: Kind, seeds: int, scenes: list[str], quick: bool) ->
     found = available(readers, readers, root)
     arms: list[Arm] = []
     for name, (settings, labels) in part.generators.items():
-        for arm, title in ((Arm, name), (GatedArm, gated_name(name))):
-            arms.append(arm(title, name, settings, labels, part.ratios))
+        arms.append(Arm(name, name, settings, labels, part.ratios))
+        arms.append(GatedArm(gated_name(name), name, settings, labels, part.ratios, seeds=part.seeds))
         for way, changed in part.ways.items():
-            arms.append(Arm(way_name(name, way), name, settings, labels, part.ratios[-1:], **changed))
+            arms.append(Arm(way_name(name, way), name, settings, labels, part.ratios[-1:], seeds=part.seeds, **changed))
     for name, (generator, settings) in part.controls.items():
-        arms.append(Arm(name, generator, settings, 'real', part.ratios[-2:], control=True))
+        arms.append(Arm(name, generator, settings, 'real', part.ratios[-2:], control=True, seeds=part.seeds))
     settings_of = tuple(Setting(name, 'disjoint', part.splitters[name]) for name in found)
     return Study(
         title='Synthetic samples that one can trust',
