@@ -219,7 +219,7 @@ PARTS: dict[Kind, Part] = {
         {**WAYS, 'auxiliary BN': {'training': {'auxiliary_bn': True}}},
         {'block': 2},
         96,
-        raced={'two_stream_diffusion': 1},
+        raced={'two_stream_diffusion': 1, 'region_paste': 5},
         seeds=5,
     ),
 }  # fmt: skip
