@@ -86,6 +86,8 @@ def test_a_bank_is_the_synthetic_dataset_to_the_bit(name: str, data: TrainingDat
             bank[index]
         with pytest.raises(IndexError, match='101 samples'):
             bank.batch([64, index, 2])
+    with pytest.raises(TypeError, match=r'whole numbers are expected as indices, found \[\[1, 2\]\]'):
+        bank[[1, 2]]  # type: ignore[index]
 
 
 @pytest.mark.parametrize('kind', ['spectrum', 'scene', 'segmentation', 'change'])

@@ -113,11 +113,11 @@ def row_numbers(indices: Sequence[int] | Tensor, length: int, owner: str) -> np.
     """(n,) int64 rows of a dataset of some length; negative indices count from its end.
 
     Raises:
-        TypeError: if one is no whole number, such as a slice.
+        TypeError: if one is no whole number, such as a slice or a list.
         IndexError: if one is out of range.
     """
     rows = np.asarray(indices)
-    if rows.size and rows.dtype.kind not in 'iu':
+    if rows.ndim > 1 or (rows.size and rows.dtype.kind not in 'iu'):
         raise TypeError(f'{owner}: whole numbers are expected as indices, found {indices!r}')
     rows = rows.astype(np.int64)
     if rows.size and not -length <= rows.min() <= rows.max() < length:
