@@ -151,8 +151,8 @@ class SceneFolder(RealDataset):
         classes: names of the class folders, in label order; all folders in the order of their names if None.
         split: sub-folder of the root that holds the class folders, such as ``'train'``; None for the root itself.
         bands, wavelengths, scale, unit, nodata, image_key, transforms: as for :class:`PairFolder`.
-        layout: ``'hwc'``, ``'chw'`` or ``'hcw'``, where the bands are in arrays; None is ``'hwc'``, refused if another is
-            likely.
+        layout: ``'hwc'``, ``'chw'`` or ``'hcw'``, where the bands are in arrays; None is ``'hwc'``, and refused if
+            another is likely.
 
     Raises:
         DatasetNotFoundError: if the root, the split or the folder of a class is missing.
