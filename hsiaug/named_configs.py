@@ -30,6 +30,11 @@ def near(name: str, known: Collection[str]) -> str:
     return f'did you mean {found[0]!r}? ' if found else ''
 
 
+def unknown(what: str, name: str, known: Collection[str]) -> str:
+    """What to say of a name that is none of the known ones."""
+    return f'unknown {what} {name!r}; {near(name, known)}choose from {sorted(known)}'
+
+
 def find_config(name: str) -> Path:
     """The file that is meant: a file, or a configuration that comes with the package.
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..named_configs import near
+from ..named_configs import unknown
 from .files import FilesNotFoundError
 from .readers import open_scene
 from .scene import Scene
@@ -121,8 +121,7 @@ def open_benchmark_scene(
         DatasetNotFoundError: if a file is missing; the message says where to get it.
     """
     if name not in BENCHMARK_SCENES:
-        hint = near(name, BENCHMARK_SCENES)
-        raise ValueError(f'unknown benchmark scene {name!r}; {hint}choose from {sorted(BENCHMARK_SCENES)}')
+        raise ValueError(unknown('benchmark scene', name, BENCHMARK_SCENES))
     facts, folder = BENCHMARK_SCENES[name], Path(root).expanduser()
     missing = [file for file in (facts.cube_file, facts.labels_file) if not (folder / file).is_file()]
     if missing:

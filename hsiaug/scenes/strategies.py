@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..named_configs import near
+from ..named_configs import unknown
 from ..settings import checked_arguments
 from .change import ChangeSplitter
 from .labelled_patches import LabelledPatchSplitter
@@ -31,7 +31,5 @@ def make_splitter(strategy: str = 'random', **settings: Any) -> Splitter | Patch
         ValueError: for an unknown strategy or setting, with the choices.
     """
     if strategy not in SPLITTERS:
-        raise ValueError(
-            f'unknown split strategy {strategy!r}; {near(strategy, SPLITTERS)}choose from {sorted(SPLITTERS)}'
-        )
+        raise ValueError(unknown('split strategy', strategy, SPLITTERS))
     return SPLITTERS[strategy](**checked_arguments(SPLITTERS[strategy], settings, f'split {strategy!r}'))

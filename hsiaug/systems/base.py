@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import __version__
 from ..functional.devices import sent
 from ..functional.plain import as_trained, plain_torch
-from ..named_configs import near
+from ..named_configs import unknown
 from ..records import as_record, json_ready
 from ..samples import Kind, Provenance, SampleSpec, SpecMismatchError
 from ..settings import NOT_NEGATIVE, Range, check_arguments, check_value, checked_arguments
@@ -93,7 +93,7 @@ def generator_class(name: str) -> type[Generator]:
         raise ValueError(f'the name of a generator was expected, found {name!r}')
     load(until=name)
     if name not in REGISTRY:
-        raise ValueError(f'unknown generator {name!r}; {near(name, REGISTRY)}choose from {sorted(REGISTRY)}')
+        raise ValueError(unknown('generator', name, REGISTRY))
     return REGISTRY[name]
 
 

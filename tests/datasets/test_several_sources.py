@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, StackDataset
 from toys import Toy, aligned, keys_of
 
 from hsiaug.datasets import MixedDataset
@@ -26,6 +26,16 @@ from hsiaug.transforms.kornia import RandomSyntheticMix
 
 def two(kind: Kind, n: int = 60) -> dict[str, Any]:
     return {'gan': Toy(kind, n, seed=1), 'paste': Toy(kind, n, seed=2)}
+
+
+@pytest.mark.parametrize('mode', ['replace', 'append'])
+def test_the_source_that_does_not_fit_the_batch_is_compared_with_it(mode: Any) -> None:
+    label = torch.zeros(40, dtype=torch.int64)
+    odd, fits = (StackDataset(image=torch.rand(40, bands), label=label) for bands in (5, 4))
+    for sources in ({'a': odd, 'b': fits}, {'a': fits, 'b': odd}):
+        mix = SyntheticMix(sources, {'a': 0.5, 'b': 0.5}, mode=mode)
+        with pytest.raises(SpecMismatchError, match=r'real shape \(4,\), synthetic \(5,\)'):
+            mix({'image': torch.rand(8, 4), 'label': label[:8]})
 
 
 def origin(batch: dict[str, Any], real: Toy, sources: dict[str, Toy]) -> list[int]:
